@@ -1,0 +1,61 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: env test lint demo bench clean
+
+# The strict editable install links every module by name, so that type checkers and editors can follow it; a module
+# that comes or goes therefore needs the installation again, which takes seconds.
+SOURCES := $(sort $(wildcard */*.py */*/*.py */*.yaml */*/*.yaml */*.jinja */*/*.jinja))
+LISTING := $(VENV)/.listing
+
+env: $(VENV)/.installed
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); print("" if ok else f"Python {sys.version.split()[0]} is not 3.11 to 3.13: run make PYTHON=/path/to/python3.12"); sys.exit(not ok)'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.packages: $(VENV)/.created pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable '.[dev]'
+	@rm -f $(LISTING)
+	@touch $@
+
+$(LISTING): FORCE
+	@mkdir -p $(VENV)
+	@echo '$(SOURCES)' | cmp -s - $@ || echo '$(SOURCES)' > $@
+
+$(VENV)/.installed: $(VENV)/.packages $(LISTING)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --config-settings editable_mode=strict --editable .
+	@touch $@
+
+.PHONY: FORCE
+FORCE:
+
+test: env
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p frame
+
+# Generates labelled videos, builds a cache of them with real teachers (random weights: no model hub is needed), checks
+# every byte, and writes a report with pictures to demo/report.html.
+demo: env
+	$(BIN)/frame-cache sprites $(DEMO)/sprites --clips 16 --frames 24
+	$(BIN)/frame-cache plan --dataset sprites --source $(DEMO)/sprites --out $(DEMO)/cache --teachers dino_vits16,clip_vitb32 --weights random
+	$(BIN)/frame-cache build --dataset sprites --source $(DEMO)/sprites --out $(DEMO)/cache --teachers dino_vits16,clip_vitb32 --weights random
+	$(BIN)/frame-cache verify $(DEMO)/cache --against-teacher 4
+	$(BIN)/frame-cache info $(DEMO)/cache
+	$(BIN)/frame-cache view $(DEMO)/cache --out $(DEMO)/report.html
+
+bench: env
+	$(BIN)/python bench/store.py
+	$(BIN)/python bench/build.py
+
+clean:
+	rm -rf $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,107 @@
+"""``verify --against-teacher``: decode and compute random rows again, and compare with what is stored.
+
+The costliest failure of feature caches is a feature that sits beside another frame's: every file is intact, every
+checksum fits, and the training set is wrong. Only the teacher itself can tell.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from frame.pipeline.decode import ClipError, DecodeCage
+from frame.pipeline.prepare import Prepared
+from frame.pipeline.store import Cache
+from frame.pipeline.store.layout import FRAMES
+from frame.pipeline.teach import TeacherBench
+
+LIMITS = {"float16": 0.99999, "int8": 0.999}
+FRAME_LIMIT = 1  # grey levels: another processor may round a resized pixel the other way
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowCheck:
+    """One recomputed row. ``agreement``: per column the worst token's cosine, for frames the largest difference."""
+
+    row: int
+    clip: str
+    timestamp: float
+    agreement: dict[str, float]
+    wrong: tuple[str, ...]
+
+
+def check_rows(prepared: Prepared, count: int, *, seed: int, tick: Callable[[], None] = lambda: None) -> list[RowCheck]:
+    """Recompute ``count`` random rows of all columns."""
+    cache = prepared.cache
+    rows = readable_rows(cache)
+    chosen = sorted(random.Random(seed).sample(rows, min(count, len(rows))))
+    bench = TeacherBench(prepared.teachers)
+    checks = []
+    with DecodeCage() as cage:
+        for row in chosen:
+            checks.append(_check(prepared, row, bench, cage))
+            tick()
+    return checks
+
+
+def readable_rows(cache: Cache) -> list[int]:
+    """Rows that can be read in every column, of all committed units."""
+    found: list[int] = []
+    for unit, receipt in cache.receipts().items():
+        if set(cache.columns) <= receipt.columns.keys():
+            mask = np.logical_and.reduce([cache.readable(name, unit) for name in cache.columns])
+            found += (np.flatnonzero(mask) + unit * cache.meta.rows_per_unit).tolist()
+    return found
+
+
+def _check(prepared: Prepared, row: int, bench: TeacherBench, cage: DecodeCage) -> RowCheck:
+    cache = prepared.cache
+    size = cache.meta.rows_per_unit
+    part = next(part for part in cache.row_map.clips(row // size) if part.start <= row % size < part.stop)
+    clip = cache.index.slice(part.position, 1).to_pylist()[0]
+    timestamp = clip["timestamps"][row - clip["first_row"]]
+    try:
+        image = cage.decode(
+            Path(prepared.source / clip["source"]),
+            (timestamp,),
+            height=clip["height"],
+            width=clip["width"],
+            decoder=cache.meta.build["decoder"],
+            frame_rate=clip["frame_rate"],
+            sha256=clip["sha256"],
+        )
+    except ClipError as error:
+        text = f"source: {error.reason}: {error.detail}"
+        return RowCheck(row=row, clip=part.clip, timestamp=timestamp, agreement={}, wrong=(text,))
+    made = bench.make(tuple(cache.columns), [image])
+    agreement = {name: _agreement(cache, name, row, made.arrays) for name in cache.columns}
+    return RowCheck(
+        row=row,
+        clip=part.clip,
+        timestamp=timestamp,
+        agreement=agreement,
+        wrong=tuple(name for name, value in agreement.items() if not _fine(cache, name, value)),
+    )
+
+
+def _agreement(cache: Cache, name: str, row: int, made: dict[str, np.ndarray]) -> float:
+    stored = cache.read(name, row, row + 1)
+    if name == FRAMES:
+        return float(np.abs(stored.astype(int) - made[name].astype(int)).max())
+    again = made[name].astype(np.float64)
+    if f"{name}.scale" in made:
+        scale = made[f"{name}.scale"].astype(np.float64)
+        again = again * (scale[..., None] if again.ndim > 2 else scale)
+    a, b = stored.astype(np.float64), again
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return float(((a * b).sum(axis=-1) / np.maximum(norms, 1e-300)).min())
+
+
+def _fine(cache: Cache, name: str, value: float) -> bool:
+    if name == FRAMES:
+        return value <= FRAME_LIMIT
+    return value >= LIMITS[cache.columns[name].encoding]

@@ -1,0 +1,203 @@
+"""What each command does: prepare, work, print. Everything heavy is imported where it is used, so that ``--help`` and
+``info`` answer at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from frame.manifests.errors import InputError
+from frame.pipeline.local import timings_path
+from frame.pipeline.options import BuildOptions, RunOptions
+from frame.pipeline.progress import Progress
+from frame.pipeline.store import open_cache
+
+
+def _say(text: str, value: dict[str, Any] | list[Any], *, as_json: bool) -> None:
+    print(json.dumps(value, indent=1) if as_json else text, flush=True)
+
+
+def plan_command(options: BuildOptions, *, out: Path, as_json: bool) -> None:
+    """Print the cost of a build."""
+    from frame.pipeline.estimate import estimate
+    from frame.pipeline.prepare import plan_cache
+    from frame.pipeline.report import estimate_text
+
+    progress = Progress(quiet=as_json)
+    planned, teachers, root = plan_cache(options, progress)
+    progress.note("measuring decoder, teachers and disk")
+    value = estimate(planned, teachers, root, out)
+    _say(estimate_text(value), value.to_json(), as_json=as_json)
+
+
+def build_command(
+    *,
+    cache: Path,
+    fresh: BuildOptions | None,
+    source: Path | None,
+    weights: Sequence[str],
+    more_teachers: Sequence[str],
+    run: RunOptions,
+    as_json: bool,
+) -> int:
+    """Build, resume, repair or extend; the exit code."""
+    from frame.pipeline.build import build
+    from frame.pipeline.prepare import create, resume
+    from frame.pipeline.report import summary_json, summary_text
+
+    progress = Progress(quiet=as_json)
+    if fresh is not None:
+        prepared = create(fresh, cache, progress)
+    else:
+        prepared = resume(cache, source=source, weights=weights, more_teachers=more_teachers, progress=progress)
+    try:
+        summary = build(prepared, run, progress)
+    except KeyboardInterrupt:
+        progress.note(f"\nInterrupted. Committed units are kept; to go on:\n  frame-cache build {_quoted(cache)}")
+        raise SystemExit(130) from None
+    opened = open_cache(cache)
+    _say(summary_text(summary), summary_json(summary, opened), as_json=as_json)
+    if summary.failed_share > run.max_failures:
+        progress.note(
+            f"{summary.failed_share:.1%} of the clips failed, --max-failures allows {run.max_failures:.1%}: exit code 3"
+        )
+        return 3
+    return 0
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    text = shlex.quote(str(path))
+    return f"-- {text}" if text.startswith("-") else text
+
+
+def info_command(path: Path, *, as_json: bool) -> None:
+    """Print what a cache holds."""
+    from frame.pipeline.report import info_json, info_text
+
+    cache = open_cache(path)
+    _say(info_text(cache), info_json(cache), as_json=as_json)
+
+
+def verify_command(
+    path: Path, *, rows: int, source: Path | None, weights: Sequence[str], seed: int, as_json: bool
+) -> int:
+    """Check a cache; 0 when it is complete and intact."""
+    from frame.pipeline.prepare import reopen
+    from frame.pipeline.report import verify_text
+    from frame.pipeline.store.verify import verify
+
+    progress = Progress(quiet=as_json)
+    cache = reopen(path)
+    with progress.bar("verifying", total=len(cache.expected_units), unit="units") as tick:
+        report = verify(cache, tick=lambda _: tick())
+    value: dict[str, Any] = {
+        "cache": str(path),
+        "intact": not report.problems,
+        "units": report.units,
+        "files": report.files,
+        "bytes": report.bytes,
+        "unfinished": list(report.unfinished),
+        "problems": [{key: getattr(item, key) for key in type(item).__slots__} for item in report.problems],
+    }
+    text = verify_text(report, cache)
+    wrong = False
+    if rows and not report.damage:
+        value["against_teacher"], lines, wrong = _against_teacher(path, rows, source, weights, seed, progress)
+        text += "\n" + lines
+    _say(text, value, as_json=as_json)
+    return 1 if report.problems or wrong else 0
+
+
+def _against_teacher(
+    path: Path, rows: int, source: Path | None, weights: Sequence[str], seed: int, progress: Progress
+) -> tuple[list[dict[str, Any]], str, bool]:
+    from frame.pipeline.check_teacher import check_rows
+    from frame.pipeline.prepare import resume
+
+    prepared = resume(path, source=source, weights=weights, progress=progress)
+    with progress.bar("computing again", total=rows, unit="frames") as tick:
+        checks = check_rows(prepared, rows, seed=seed, tick=tick)
+    wrong = [check for check in checks if check.wrong]
+    values = [{key: getattr(check, key) for key in type(check).__slots__} for check in checks]
+    lines = [f"  row {check.row} ({check.clip}, {check.timestamp:.3f} s): {', '.join(check.wrong)}" for check in wrong]
+    worst = {
+        name: min(check.agreement[name] for check in checks if name in check.agreement)
+        for name in prepared.cache.columns
+        if prepared.cache.columns[name].teacher and any(check.agreement for check in checks)
+    }
+    head = f"Against the teachers: {len(checks) - len(wrong)} of {len(checks)} rows agree"
+    figures = ", ".join(f"{name} worst cosine {value:.6f}" for name, value in worst.items())
+    return values, "\n".join([f"{head}; {figures}" if figures else head, *lines]), bool(wrong)
+
+
+def export_command(
+    path: Path, destination: Path, *, to: str, units: str | None, columns: str | None, as_json: bool
+) -> None:
+    """Copy a cache or a part of it."""
+    from frame.pipeline.report import info_json, size
+    from frame.pipeline.store.export import export
+
+    cache = open_cache(path)
+    chosen = parse_units(units) if units else None
+    progress = Progress(quiet=as_json)
+    total = len(chosen if chosen is not None else cache.expected_units)
+    with progress.bar("exporting", total=total, unit="units") as tick:
+        copy = export(
+            cache,
+            destination,
+            to=cast(Literal["zarr", "webdataset"], to),
+            units=chosen,
+            columns=[name.strip() for name in columns.split(",")] if columns else None,
+            tick=tick,
+        )
+    value = info_json(copy)
+    _say(
+        f"Exported {value['units_committed']} units, {size(value['bytes'])}, to {destination}.", value, as_json=as_json
+    )
+
+
+def parse_units(text: str) -> list[int]:
+    """``0,3,8-15`` -> unit numbers."""
+    found: set[int] = set()
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdecimal() or (dash and not high.isdecimal()) or (dash and int(high) < int(low)):
+            raise InputError(what=f"--units {text} makes no sense.", where=part, fix="numbers and ranges: 0,3,8-15")
+        found |= set(range(int(low), int(high or low) + 1))
+    return sorted(found)
+
+
+def view_command(path: Path, *, out: Path, clips: int, seed: int) -> None:
+    """Write the HTML page."""
+    from frame.pipeline.view import render_view
+
+    render_view(open_cache(path), out, clips=clips, seed=seed, timings=_timings(path))
+    print(f"Wrote {out}.")
+
+
+def _timings(path: Path) -> list[dict[str, Any]]:
+    file = timings_path(path)
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+
+
+def datasets_command() -> None:
+    """List the known data sets."""
+    from frame.manifests.load import dataset_names, describe
+
+    for name in dataset_names():
+        dataset = describe(name)
+        print(f"{name:<10} {dataset.title}: {dataset.licence}")
+
+
+def sprites_command(out: Path, *, clips: int, frames: int, size: int, seed: int) -> None:
+    """Generate the sprites videos."""
+    from frame.manifests.sprites import generate_sprites
+
+    generate_sprites(out, clips=clips, frames=frames, size=size, seed=seed)
+    print(f"Wrote {clips} clips of {frames} frames to {out}.")

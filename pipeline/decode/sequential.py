@@ -1,0 +1,154 @@
+"""PyAV, front to back: the decoder that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from frame.pipeline.decode.container import open_container, out_of_memory, says, video_stream
+from frame.pipeline.decode.errors import ClipError
+from frame.pipeline.decode.limits import Limits
+from frame.pipeline.decode.scan import Scan
+from frame.pipeline.decode.source import Source
+
+FAR_SECONDS = 20.0
+"""Pictures that begin so far into a file are reached by a jump; nearer ones by decoding from the first."""
+
+RUN_UP_SECONDS = 2.0
+"""A jump lands on a key picture at least so long before the first one wanted: not every key picture stands alone."""
+
+EARLY = 64
+"""Pictures kept that came before their turn. Decoders put them in order; damaged files come close to none."""
+
+
+class PyavReader:
+    """Hands over the pictures whose ticks are ``wanted``, from the one at ``given`` on.
+
+    Where decoding starts depends on the file and on ``wanted[0]`` alone, never on ``given``: a clip that is taken up
+    again in the middle has the same bytes as one that was not interrupted.
+    """
+
+    name = "pyav"
+
+    def __init__(self, source: Source, scan: Scan, limits: Limits, wanted: Sequence[int], given: int) -> None:
+        self._source, self._scan, self._limits = source, scan, limits
+        self._left = list(wanted[given:])
+        self._later = set(self._left)
+        self._early: dict[int, VideoFrame] = {}
+        self._rgb = VideoReformatter()
+        self._key = landing(scan, wanted[0])
+        self._pictures = self._decode(self._key)
+
+    def read(self, out: NDArray[np.uint8]) -> None:
+        """Fill ``out`` uint8 [n, H, W, 3] with the next n pictures. Raises ClipError; ``out`` is then worthless."""
+        slots = {tick: slot for slot, tick in enumerate(self._left[: len(out)])}
+        del self._left[: len(out)]
+        for tick in [tick for tick in self._early if tick in slots]:
+            self._put(self._early.pop(tick), out[slots.pop(tick)])
+        while slots:
+            tick, frame = self._next(slots)
+            if tick in slots:
+                self._put(frame, out[slots.pop(tick)])
+                self._later.discard(tick)
+            elif tick in self._later:
+                self._keep(tick, frame)
+
+    def _next(self, slots: dict[int, int]) -> tuple[int, VideoFrame]:
+        picture = next(self._pictures, None)
+        if picture is None and self._key is not None:
+            # The jump did not bring what was promised. From the first picture, nothing can be missed.
+            self._key = None
+            self._pictures = self._decode(None)
+            picture = next(self._pictures, None)
+        if picture is None:
+            first = min(slots) * float(self._scan.time_base)
+            raise ClipError("frames-missing", f"{len(slots)} planned pictures did not come, the first at {first:.3f} s")
+        return picture
+
+    def _keep(self, tick: int, frame: VideoFrame) -> None:
+        if len(self._early) >= EARLY:
+            raise ClipError("frames-differ", "the decoder's order of pictures is not that of their times")
+        self._early[tick] = frame
+        self._later.discard(tick)
+
+    def _put(self, frame: VideoFrame, out: NDArray[np.uint8]) -> None:
+        if (frame.width, frame.height) != (self._scan.width, self._scan.height):
+            was, now = f"{self._scan.width} x {self._scan.height}", f"{frame.width} x {frame.height}"
+            raise ClipError("size-changes", f"from {was} to {now}")
+        np.copyto(out, self._scan.orientation.apply(_rgb(self._rgb, frame)))
+
+    def _decode(self, key: tuple[int, int] | None) -> Iterator[tuple[int, VideoFrame]]:
+        """Pictures with their ticks as the decoder gives them, from ``key`` (see `Scan.keys`) or from the first."""
+        with open_container(self._source, self._limits) as container:
+            stream = video_stream(container, self._limits)
+            count = 0
+            try:
+                for packet in _packets(container, stream, key):
+                    for frame in packet.decode():
+                        tick = self._tick(frame, count)
+                        count += 1
+                        if tick is not None:
+                            yield tick, frame
+            except av.error.FFmpegError as error:
+                if out_of_memory(error):
+                    raise ClipError("out-of-memory", "decoding it takes more memory than the limit") from None
+                raise ClipError("decoder-error", f"after {count} pictures: {says(error)}") from None
+
+    def _tick(self, frame: VideoFrame, count: int) -> int | None:
+        if not self._scan.numbered:
+            return frame.pts
+        if count >= len(self._scan.ticks):
+            raise ClipError("frames-differ", f"more than the {count} pictures that its packets promise")
+        return self._scan.ticks[count]
+
+
+def landing(scan: Scan, first: int) -> tuple[int, int] | None:
+    """The key picture to jump to when ``first`` is the first tick wanted; None to decode from the beginning."""
+    base = float(scan.time_base)
+    if (first - scan.ticks[0]) * base < FAR_SECONDS:
+        return None
+    before = [key for key in scan.keys if (first - key[0]) * base >= RUN_UP_SECONDS]
+    return max(before, default=None)
+
+
+def _packets(
+    container: InputContainer, stream: VideoStream, key: tuple[int, int] | None
+) -> Iterator[Packet[VideoStream]]:
+    if key is None:
+        yield from container.demux(stream)
+        return
+    container.seek(key[1], stream=stream)
+    packets = container.demux(stream)
+    first = next(packets)
+    if not first.is_keyframe or (first.pts, first.dts) != key:
+        # Elsewhere than meant. An empty hand makes the reader begin again from the first picture.
+        return
+    yield first
+    yield from packets
+
+
+def _rgb(reformatter: VideoReformatter, frame: VideoFrame) -> NDArray[np.uint8]:
+    """The picture as 8-bit RGB, a view [H, W, 3]: the same bytes as PyAV's ``frame.to_ndarray(format="rgb24")``.
+
+    The colour matrix and range are the file's own; where it names none, BT.601 and limited range, as in FFmpeg. High
+    dynamic range is not tone-mapped.
+    """
+    try:
+        picture = reformatter.reformat(frame, format="rgb24", threads=1)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if out_of_memory(error):
+            raise ClipError("out-of-memory", "its pictures take more memory than the limit") from None
+        kind = f"{frame.format.name}, colour matrix {int(frame.colorspace)}"
+        raise ClipError("picture-unsupported", f"{kind}: {says(error)}") from None
+    plane = picture.planes[0]
+    height, width, stride = picture.height, picture.width, plane.line_size
+    rows = np.frombuffer(memoryview(plane), np.uint8, height * stride).reshape(height, stride)
+    return rows[:, : width * 3].reshape(height, width, 3)

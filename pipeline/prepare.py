@@ -1,0 +1,308 @@
+"""From a request to an open cache and the teachers to fill it: created, resumed, repaired, or given another teacher."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from frame.manifests.errors import InputError
+from frame.manifests.load import load_manifest
+from frame.pipeline.local import LocalFacts, read_facts, write_facts
+from frame.pipeline.options import BuildOptions, require_same
+from frame.pipeline.plan import Plan, frames_column, make_plan, probe_clips
+from frame.pipeline.progress import Progress
+from frame.pipeline.store import Cache, CacheError, open_cache
+from frame.pipeline.store.files import exclusive, sha256_bytes, writer_folder
+from frame.pipeline.store.layout import FRAMES, INDEX, META, META_COPY, CacheMeta, parse_meta
+from frame.pipeline.store.writer import with_metadata, write_metadata
+from frame.pipeline.teach import TeacherPlan, teacher_columns
+from frame.pipeline.teachers import TeacherSpec, WeightSource, load_teacher, parse_weights, resolve_all
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """An open cache, where its sources lie, and the plan of its teachers."""
+
+    cache: Cache
+    source: Path
+    teachers: TeacherPlan
+
+
+def plan_cache(options: BuildOptions, progress: Progress) -> tuple[Plan, TeacherPlan, Path]:
+    """Probe the clips and lay out the rows; writes nothing. The last item is the folder that sources lie in."""
+    manifest = load_manifest(
+        options.dataset, options.source, seed=options.seed, per_class=options.per_class, limit=options.limit
+    )
+    for note in manifest.notes:
+        progress.note(note)
+    specs = tuple(resolve_all(options.teachers, size=options.size, fit=options.fit))
+    weights = parse_weights(options.weights, specs)
+    records = _records(specs, weights, options, progress)
+    with progress.bar("probing", total=len(manifest.rows), unit="clips") as tick:
+        probes = probe_clips(manifest.rows, manifest.root, processes=os.cpu_count() or 1, tick=tick)
+    plan = make_plan(
+        options,
+        manifest.rows,
+        probes,
+        columns={FRAMES: frames_column(options.size), **teacher_columns(specs, options.encoding)},
+        teachers=records,
+        licence=manifest.dataset.licence,
+    )
+    return plan, _teacher_plan(plan.meta, specs, weights), manifest.root
+
+
+def _records(
+    specs: Sequence[TeacherSpec], weights: Mapping[str, WeightSource], options: BuildOptions, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Load each teacher once, on the processor, for the digest of its weights: no plan without the right weights."""
+    records = {}
+    with progress.bar("loading teachers", total=len(specs), unit="teachers") as tick:
+        for spec in specs:
+            teacher = load_teacher(spec, weights=weights[spec.name], device="cpu", precision=options.precision)
+            records[spec.name] = teacher.record()
+            tick()
+    return records
+
+
+def _teacher_plan(meta: CacheMeta, specs: Sequence[TeacherSpec], weights: Mapping[str, WeightSource]) -> TeacherPlan:
+    return TeacherPlan(
+        specs=tuple(specs),
+        weights=dict(weights),
+        records=meta.teachers,
+        precision=meta.build["precision"],
+        encoding=meta.build["encoding"],
+        size=meta.geometry["size"],
+        fit=meta.geometry["fit"],
+    )
+
+
+def create(options: BuildOptions, out: Path, progress: Progress) -> Prepared:
+    """Plan a new cache and write its metadata. An existing one under the same options is resumed instead."""
+    if (out / META).exists() or (out / META_COPY).exists():
+        cache = reopen(out)
+        require_same(cache.meta, options, cache=out)
+        _require_same_clips(cache, options)
+        _require_same_teachers(cache.meta, options, out)
+        return resume(out, source=options.source, weights=options.weights, progress=progress)
+    _require_free(out)
+    plan, teachers, root = plan_cache(options, progress)
+    meta, files = with_metadata(plan.meta)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(what="The cache's folder cannot be made.", where=str(out), why=str(error)) from error
+    with writer_folder(out) as tmp:
+        write_metadata(out, meta, files, plan.index_file, tmp=tmp)
+    _remember(out, root, teachers.weights)
+    return Prepared(cache=open_cache(out), source=root, teachers=teachers)
+
+
+def _require_free(out: Path) -> None:
+    foreign = [path.name for path in out.iterdir() if path.name != "tmp"] if out.is_dir() else []
+    # What a build that was killed while planning leaves behind is ours; anything else is somebody's.
+    foreign = [name for name in foreign if name not in (INDEX, "zarr.json") and not (out / name / "zarr.json").exists()]
+    if foreign or (out.exists() and not out.is_dir()):
+        raise InputError(
+            what="The output exists and is not a cache.",
+            where=str(out),
+            why=f"it holds {', '.join(sorted(foreign)[:5])}" if foreign else "it is a file",
+            fix="Give --out a new or empty folder.",
+        )
+
+
+def _require_same_clips(cache: Cache, options: BuildOptions) -> None:
+    rows = load_manifest(
+        options.dataset, options.source, seed=options.seed, per_class=options.per_class, limit=options.limit
+    ).rows
+    have, found = set(cache.index.column("clip").to_pylist()), {row.clip for row in rows}
+    if have != found:
+        more, fewer = sorted(found - have), sorted(have - found)
+        raise InputError(
+            what="The source folder no longer holds the clips this cache was planned with.",
+            where=str(options.source),
+            why=f"{len(more)} new ({', '.join(more[:3])}), {len(fewer)} gone ({', '.join(fewer[:3])})",
+            fix=f"`frame-cache build {cache.path}` resumes the old plan; for the new clips use another --out.",
+        )
+
+
+def _require_same_teachers(meta: CacheMeta, options: BuildOptions, out: Path) -> None:
+    asked = {spec.name for spec in resolve_all(options.teachers, size=options.size, fit=options.fit)}
+    if asked - meta.teachers.keys():
+        missing = ",".join(sorted(asked - meta.teachers.keys()))
+        raise InputError(
+            what=f"This cache was planned without {missing}.",
+            where=str(out),
+            why=f"it has {', '.join(sorted(meta.teachers))}",
+            fix=f"`frame-cache build {out} --teachers {missing}` adds columns to it.",
+        )
+
+
+def resume(
+    path: Path,
+    *,
+    progress: Progress,
+    source: Path | None = None,
+    weights: Sequence[str] = (),
+    more_teachers: Sequence[str] = (),
+) -> Prepared:
+    """Open a cache to complete or repair it, with ``more_teachers`` added as new columns first."""
+    cache = reopen(path)
+    facts = read_facts(path)
+    root = source or facts.source
+    if root is None or not root.is_dir():
+        raise InputError(
+            what="The source videos of this cache are not where they were." if root else "Where are the source videos?",
+            where=str(root or path),
+            why="" if root else "this cache was not built on this machine, or the file beside it is gone",
+            fix=f"frame-cache build {path} --source DIR",
+        )
+    repair_metadata(cache, root, progress)
+    meta = cache.meta
+    known = resolve_all(
+        [record["requested"] for record in meta.teachers.values()], size=meta.geometry["size"], fit=meta.geometry["fit"]
+    )
+    asked = resolve_all(more_teachers, size=meta.geometry["size"], fit=meta.geometry["fit"]) if more_teachers else []
+    new = [spec for spec in asked if spec.name not in meta.teachers]
+    sources = _weights_of(meta, known, new, facts, weights)
+    if new:
+        cache = _add_teachers(cache, new, sources, progress)
+    _remember(path, root, sources)
+    return Prepared(cache=cache, source=root, teachers=_teacher_plan(cache.meta, [*known, *new], sources))
+
+
+def _weights_of(
+    meta: CacheMeta, known: list[TeacherSpec], new: list[TeacherSpec], facts: LocalFacts, options: Sequence[str]
+) -> dict[str, WeightSource]:
+    """Where each teacher's weights come from: what was said now, else what was said when the cache was made."""
+    sources = parse_weights(options, [*known, *new])
+    named = {
+        spec.name for spec in known for option in options if option.startswith((f"{spec.name}=", f"{spec.requested}="))
+    }
+    for spec in known:
+        origin = meta.teachers[spec.name]["weights"]["origin"]
+        if spec.name in named:
+            continue
+        if origin == "file":
+            sources[spec.name] = WeightSource(origin="file", file=_remembered_file(spec, facts))
+        else:
+            sources[spec.name] = WeightSource(origin=origin)
+    return sources
+
+
+def _remembered_file(spec: TeacherSpec, facts: LocalFacts) -> Path:
+    file = facts.weights.get(spec.name)
+    if file is None or not file.is_file():
+        raise InputError(
+            what=f"The weights of {spec.name!r} are needed again.",
+            where=str(file) if file else "",
+            why="the file is gone" if file else "this cache was not built on this machine",
+            fix=f"--weights {spec.name}=FILE",
+        )
+    return file
+
+
+def _remember(path: Path, root: Path, weights: Mapping[str, WeightSource]) -> None:
+    files = {name: item.file for name, item in weights.items() if item.file is not None}
+    write_facts(path, LocalFacts(source=root, weights=files))
+
+
+def _add_teachers(
+    cache: Cache, new: list[TeacherSpec], weights: Mapping[str, WeightSource], progress: Progress
+) -> Cache:
+    options = _options_of(cache.meta, Path())
+    records = _records(new, weights, options, progress)
+    with exclusive(cache.path):
+        meta = reopen(cache.path).meta
+        columns = dict(meta.columns)
+        for spec in new:
+            columns |= teacher_columns([spec], options.encoding, part=spec.name)
+        grown, files = with_metadata(replace(meta, columns=columns, teachers={**meta.teachers, **records}))
+        # Files that exist keep the digest they have, whatever release of zarr wrote them.
+        files = {name: data for name, data in files.items() if name not in meta.metadata}
+        meta = replace(grown, metadata={**grown.metadata, **meta.metadata})
+        with writer_folder(cache.path) as tmp:
+            write_metadata(cache.path, meta, files, (cache.path / INDEX).read_bytes(), tmp=tmp)
+    return open_cache(cache.path)
+
+
+def reopen(path: Path) -> Cache:
+    """Open a cache even if one of the two copies of ``cache.json`` is damaged or missing."""
+    try:
+        return open_cache(path)
+    except CacheError:
+        copy = path / META_COPY
+        if not copy.is_file():
+            raise
+        try:
+            meta = parse_meta(copy.read_bytes(), where=copy)
+        except CacheError:
+            meta = None
+        if meta is None:
+            raise
+        return Cache(path, meta)
+
+
+def repair_metadata(cache: Cache, source: Path, progress: Progress) -> None:
+    """Write again whatever of the cache's metadata is damaged or missing. The index is planned again from the sources."""
+    path = cache.path / INDEX
+    index = path.read_bytes() if path.is_file() else b""
+    if sha256_bytes(index) != cache.meta.index_sha256:
+        index = _index_again(cache.meta, source, progress)
+    _, fresh = with_metadata(cache.meta)
+    broken = {name: data for name, data in fresh.items() if not _intact(cache, name)}
+    for name, data in broken.items():
+        if sha256_bytes(data) != cache.meta.metadata[name]:
+            raise CacheError(
+                what="A damaged Zarr metadata file cannot be written again as it was.",
+                where=str(cache.path / name),
+                why="the installed zarr spells it differently from the release that built this cache",
+                fix="Install the releases named in constraints.txt and run the command again.",
+            )
+    with writer_folder(cache.path) as tmp:
+        write_metadata(cache.path, cache.meta, broken, index, tmp=tmp)
+
+
+def _intact(cache: Cache, name: str) -> bool:
+    path = cache.path / name
+    return path.is_file() and sha256_bytes(path.read_bytes()) == cache.meta.metadata[name]
+
+
+def _index_again(meta: CacheMeta, source: Path, progress: Progress) -> bytes:
+    options = _options_of(meta, source)
+    manifest = load_manifest(
+        options.dataset, source, seed=options.seed, per_class=options.per_class, limit=options.limit
+    )
+    with progress.bar("planning the damaged index again", total=len(manifest.rows), unit="clips") as tick:
+        probes = probe_clips(manifest.rows, manifest.root, processes=os.cpu_count() or 1, tick=tick)
+    plan = make_plan(
+        options, manifest.rows, probes, columns=meta.columns, teachers=meta.teachers, licence=meta.dataset["licence"]
+    )
+    if plan.meta.index_sha256 != meta.index_sha256:
+        raise CacheError(
+            what="The damaged index cannot be made again: the source videos have changed since.",
+            where=str(source),
+            why=f"the cache was planned with {meta.dataset['clips']} clips, the folder now gives another index",
+            fix="Give the original videos with --source DIR, or build a new cache.",
+        )
+    return plan.index_file
+
+
+def _options_of(meta: CacheMeta, source: Path) -> BuildOptions:
+    """The options a cache was planned with, as far as its metadata keep them."""
+    return BuildOptions(
+        dataset=meta.dataset["name"],
+        source=source,
+        teachers=tuple(record["requested"] for record in meta.teachers.values()),
+        size=meta.geometry["size"],
+        fit=meta.geometry["fit"],
+        store=meta.store,
+        seed=meta.dataset["seed"],
+        per_class=meta.dataset["per_class"],
+        limit=meta.dataset["limit"],
+        unit_rows=meta.rows_per_unit,
+        **meta.sampling,
+        **meta.build,
+    )

@@ -1,0 +1,206 @@
+"""What the commands print at their end, for people; the same facts go to ``--json``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from frame.pipeline.store import Cache
+from frame.pipeline.store.verify import Report
+
+if TYPE_CHECKING:  # these bring Ray and torch along, which `info` need not wait for
+    from frame.pipeline.build import Summary
+    from frame.pipeline.estimate import Estimate
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    """Two aligned columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def estimate_text(value: Estimate) -> str:
+    """The plan's cost."""
+    limit, rate = value.limit
+    enough = "" if value.free_bytes > value.bytes else "  NOT ENOUGH"
+    rows = [
+        ("clips", f"{value.clips:,}" + (f", {value.failed:,} of them cannot be read" if value.failed else "")),
+        ("frames", f"{value.rows:,}"),
+        ("units", f"{value.units:,} of up to {value.rows_per_unit:,} frames"),
+        *((name, size(count)) for name, count in value.column_bytes.items()),
+        ("all columns", f"{size(value.bytes)}, free on that disk: {size(value.free_bytes)}{enough}"),
+        ("decode", f"{value.decode_rate:,.0f} frames/s a core"),
+        ("teachers", f"{value.teach_rate:,.1f} frames/s on {value.device}"),
+        ("disk", f"{value.write_rate:,.0f} frames/s"),
+        ("time here", f"about {duration(value.hours * 3600)} at {rate:,.1f} frames/s, limited by the {limit}"),
+    ]
+    return "The plan:\n" + table(rows)
+
+
+def summary_json(summary: Summary, cache: Cache) -> dict[str, Any]:
+    """The outcome of a build, for scripts."""
+    return {
+        "cache": str(cache.path),
+        "units_made": summary.units,
+        "units_missing": summary.left,
+        "rows": summary.rows,
+        "bytes": summary.bytes,
+        "clips": summary.clips,
+        "clips_failed": len(summary.failed),
+        "failed": {clip: {"reason": reason, "detail": detail} for clip, (reason, detail) in summary.failed.items()},
+        "repaired": [problem.file for problem in summary.repaired],
+        "wall_seconds": summary.wall,
+        "stage_seconds": dict(summary.seconds),
+        "workers": dict(summary.workers),
+    }
+
+
+def summary_text(summary: Summary) -> str:
+    """The outcome of a build."""
+    rate = summary.rows / summary.wall if summary.wall else 0.0
+    good = summary.clips - len(summary.failed)
+    rows = [
+        ("units", f"{summary.units:,} made" + (f", {summary.left:,} still missing" if summary.left else "")),
+        ("frames", f"{summary.rows:,} in {duration(summary.wall)} ({rate:,.1f}/s), {size(summary.bytes)}"),
+        ("clips", f"{good:,} good, {len(summary.failed):,} failed, {summary.clips:,} in all"),
+    ]
+    if summary.repaired:
+        rows.append(("repaired", f"{len({problem.unit for problem in summary.repaired}):,} units"))
+    if summary.wall:
+        rows += _where_time_went(summary)
+    head = "Nothing was missing." if not summary.units else "Done." if not summary.left else "This share is done."
+    return f"{head}\n{table(rows)}{_failures(summary.failed)}"
+
+
+def _where_time_went(summary: Summary) -> list[tuple[str, str]]:
+    """Share of each stage's workers' time; the busiest stage is the limit."""
+    groups = {"decode": ("decode",), "teach": ("resize", "teacher", "encode"), "write": ("write",)}
+    busy = {
+        group: sum(summary.seconds.get(name, 0.0) for name in names) / max(summary.workers.get(group, 1), 1)
+        for group, names in groups.items()
+    }
+    shares = ", ".join(f"{name} {duration(seconds)}" for name, seconds in summary.seconds.items())
+    group = max(busy, key=lambda name: busy[name])
+    use = min(busy[group] / summary.wall, 1.0)
+    return [
+        ("time", f"{shares} (summed over workers)"),
+        ("limit", f"{group}: its {summary.workers.get(group, 1)} worker(s) were busy {use:.0%} of the time"),
+    ]
+
+
+def _failures(failed: Mapping[str, tuple[str, str]]) -> str:
+    if not failed:
+        return ""
+    lines = [f"  {clip}: {reason}: {detail}" for clip, (reason, detail) in list(failed.items())[:12]]
+    if len(failed) > 12:
+        counts = Counter(reason for reason, _ in failed.values())
+        lines.append(
+            f"  … and {len(failed) - 12} more; by reason: {', '.join(f'{k} {n}' for k, n in counts.most_common())}"
+        )
+    return "\nFailed clips:\n" + "\n".join(lines)
+
+
+def info_json(cache: Cache) -> dict[str, Any]:
+    """What a cache holds, for scripts."""
+    meta, index, receipts = cache.meta, cache.index, cache.receipts()
+    columns = {}
+    for name, column in meta.columns.items():
+        entries = [(unit, receipt.columns[name]) for unit, receipt in receipts.items() if name in receipt.columns]
+        losses = [(entry.rows, entry.loss) for _, entry in entries if entry.loss]
+        rows = sum(count for count, _ in losses)
+        columns[name] = {
+            **column.to_json(),
+            "rows": sum(entry.rows for _, entry in entries),
+            "units": len(entries),
+            "bytes": sum(entry.rows for _, entry in entries) * column.row_bytes,
+            "mean_cosine": sum(n * loss["mean_cosine"] for n, loss in losses) / rows if rows else None,
+            "worst_cosine": min((loss["worst_cosine"] for _, loss in losses), default=None),
+        }
+    return {
+        "cache": str(cache.path),
+        "plan": meta.plan_id,
+        "dataset": meta.dataset,
+        "sampling": meta.sampling,
+        "geometry": meta.geometry,
+        "build": meta.build,
+        "store": meta.store,
+        "rows_per_unit": meta.rows_per_unit,
+        "units": len(cache.expected_units),
+        "units_committed": len(receipts),
+        "bytes": sum(entry.bytes for receipt in receipts.values() for entry in receipt.files.values()),
+        "clips": index.num_rows,
+        "frames": int(index.column("n_frames").to_numpy().sum()),
+        "splits": dict(Counter(index.column("split").to_pylist())),
+        "labels": len(set(index.column("label").to_pylist()) - {""}),
+        "columns": columns,
+        "teachers": meta.teachers,
+        "failed": {clip: {"reason": reason, "detail": detail} for clip, (reason, detail) in cache.failed().items()},
+    }
+
+
+def info_text(cache: Cache) -> str:
+    """What a cache holds."""
+    value = info_json(cache)
+    splits = ", ".join(f"{count:,} {name or 'without split'}" for name, count in sorted(value["splits"].items()))
+    sampling = value["sampling"]
+    rate = f"{sampling['fps']} frames/s" if sampling["fps"] else "every frame"
+    most = f", at most {sampling['frames_per_clip']} a clip" if sampling["frames_per_clip"] else ""
+    rows = [
+        ("dataset", f"{value['dataset']['name']} ({value['dataset']['licence']})"),
+        ("clips", f"{value['clips']:,} ({splits}), {value['labels']} labels, {len(value['failed']):,} failed"),
+        ("frames", f"{value['frames']:,} of {value['geometry']['size']} px, {value['geometry']['fit']}, {rate}{most}"),
+        (
+            "units",
+            f"{value['units_committed']:,} of {value['units']:,} committed, {size(value['bytes'])}, {value['store']}",
+        ),
+        *((name, _column_text(column)) for name, column in value["columns"].items()),
+        *((f"teacher {name}", _teacher_text(record)) for name, record in value["teachers"].items()),
+        ("plan", value["plan"][:16]),
+    ]
+    return f"{cache.path}\n{table(rows)}{_failures(cache.failed())}"
+
+
+def _column_text(column: Mapping[str, Any]) -> str:
+    shape = "x".join(map(str, column["shape"]))
+    loss = (
+        f", cosine mean {column['mean_cosine']:.6f} worst {column['worst_cosine']:.6f}" if column["mean_cosine"] else ""
+    )
+    return f"{shape} {column['encoding']}, {column['rows']:,} rows, {size(column['bytes'])}{loss}"
+
+
+def _teacher_text(record: Mapping[str, Any]) -> str:
+    weights = record["weights"]
+    warning = "  RANDOM WEIGHTS: for trials only" if weights["origin"] == "random" else ""
+    return (
+        f"{record['library']} {record['model']}, {weights['origin']} weights {weights['sha256'][:12]}, "
+        f"{record['precision']}, {record['licence']}{warning}"
+    )
+
+
+def verify_text(report: Report, cache: Cache) -> str:
+    """The outcome of ``verify``."""
+    checked = f"{report.units:,} units, {report.files:,} files, {size(report.bytes)} checked."
+    if not report.problems:
+        return f"Intact: {checked}"
+    lines = [f"  {problem.kind:<9} {problem.file}: {problem.detail}" for problem in report.problems[:40]]
+    if len(report.problems) > 40:
+        lines.append(f"  … and {len(report.problems) - 40} more (--json lists all)")
+    what = "DAMAGED" if report.damage else "Unfinished, and intact as far as it goes"
+    return f"{what}: {checked}\n" + "\n".join(lines) + f"\n  do: frame-cache build {cache.path}"

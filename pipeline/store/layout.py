@@ -1,0 +1,250 @@
+"""What a cache consists of: columns, the arrays that hold them, and the parsed ``cache.json``.
+
+A *row* is one frame of one clip. A *unit* is a fixed range of ``rows_per_unit`` rows and the only grain of work. A
+*column* is what a reader asks for (``dino_vits16.patch``); an *array* is what lies on the disk: one for a float16
+column, two for an int8 one (the integers and one scale a token).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from frame.pipeline.store.files import CacheError, sha256_bytes
+
+FORMAT = 1
+FRAMES = "frames"
+META, META_COPY, INDEX = "cache.json", "cache.copy.json", "index.parquet"
+RECEIPTS, STATS, SHARDS = "receipts", "stats", "shards"
+_NAME = re.compile(r"^[A-Za-z0-9_-]{1,100}(\.[a-z]{1,16}){0,2}$")
+_MAX_ROW_BYTES = 1 << 30
+_CHUNK_BYTES = 1 << 16
+
+Encoding = Literal["raw", "float16", "int8"]
+StoreKind = Literal["zarr", "webdataset"]
+
+
+def canonical(value: object) -> bytes:
+    """JSON with one spelling only: sorted keys, no spaces, no NaN. What digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def sealed(value: Mapping[str, Any]) -> bytes:
+    """``value`` as readable JSON that carries the sha256 of its own canonical form."""
+    body = {key: item for key, item in value.items() if key != "sha256"}
+    return json.dumps({**body, "sha256": sha256_bytes(canonical(body))}, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def unseal(data: bytes, *, where: Path) -> dict[str, Any]:
+    """Parse what ``sealed`` wrote; any changed byte raises ``CacheError``."""
+    try:
+        value = json.loads(data)
+        body = {key: item for key, item in value.items() if key != "sha256"}
+        intact = value.get("sha256") == sha256_bytes(canonical(body)) and sealed(body) == data
+    except (ValueError, AttributeError, RecursionError, TypeError):
+        intact = False
+    if not intact:
+        raise CacheError(
+            what="A file of the cache is damaged.",
+            where=str(where),
+            why="its content does not match the checksum it carries",
+            fix="`frame-cache build CACHE` repairs it.",
+        )
+    return body
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArraySpec:
+    """One stored array, as long as the cache: ``[rows, *shape]`` of ``dtype``, ``chunk_rows`` rows a chunk."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    chunk_rows: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        size = {"uint8": 1, "int8": 1, "float16": 2}[self.dtype]
+        for length in self.shape:
+            size *= length
+        return size
+
+    @property
+    def fill(self) -> float | int:
+        """What the stock Zarr reader shows for a row that was never written: NaN wherever the type has one."""
+        return float("nan") if self.dtype == "float16" else 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """What a reader asks for: one value of ``shape`` a row.
+
+    ``teacher`` names the entry of ``cache.json`` that made it (None for the frames). ``part`` is "" for the columns of
+    the first build, else the name under which they were added later (they lie in tar files of their own).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    encoding: Encoding
+    teacher: str | None = None
+    part: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name) or (self.part and not _NAME.match(self.part)):
+            raise CacheError(what=f"{self.name!r} cannot be the name of a column.", where=META)
+        if not self.shape or any(not 0 < length <= 1 << 20 for length in self.shape):
+            raise CacheError(what=f"Column {self.name!r} has the impossible shape {self.shape}.", where=META)
+
+    @property
+    def dtype(self) -> str:
+        """The type that readers get."""
+        return "uint8" if self.encoding == "raw" else "float16"
+
+    def arrays(self, rows_per_unit: int) -> tuple[ArraySpec, ...]:
+        """The stored arrays, values first."""
+        stored = {"raw": "uint8", "float16": "float16", "int8": "int8"}[self.encoding]
+        specs = [(self.name, stored, self.shape)]
+        if self.encoding == "int8":
+            specs.append((f"{self.name}.scale", "float16", self.shape[:-1] or (1,)))
+        return tuple(_array(name, dtype, shape, rows_per_unit) for name, dtype, shape in specs)
+
+    @property
+    def row_bytes(self) -> int:
+        """Stored bytes a row, without checksums."""
+        return sum(spec.row_bytes for spec in self.arrays(1))
+
+    def to_json(self) -> dict[str, Any]:
+        """As in ``cache.json``."""
+        return {
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "encoding": self.encoding,
+            "teacher": self.teacher,
+            "part": self.part,
+        }
+
+
+def _array(name: str, dtype: str, shape: tuple[int, ...], rows_per_unit: int) -> ArraySpec:
+    # Large rows get a chunk each, so that a window of frames reads nothing else; tiny rows (a CLS token) share
+    # one, because a checksum and an index entry for every kilobyte would make plain readers crawl.
+    chunk = 1
+    spec = ArraySpec(name=name, dtype=dtype, shape=shape, chunk_rows=1)
+    if spec.row_bytes > _MAX_ROW_BYTES:
+        raise CacheError(what=f"A row of {name!r} would take {spec.row_bytes:,} bytes.", where=META)
+    while rows_per_unit % (2 * chunk) == 0 and 2 * chunk * spec.row_bytes <= _CHUNK_BYTES:
+        chunk *= 2
+    return ArraySpec(name=name, dtype=dtype, shape=shape, chunk_rows=chunk)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheMeta:
+    """The parsed ``cache.json``.
+
+    ``dataset``, ``sampling``, ``geometry``, ``build`` are plain JSON objects: what the rows are, how they were chosen,
+    how frames were fitted, and the options that the bytes depend on. ``teachers`` maps a name to its record (weights'
+    digest, library, preprocessing). ``metadata`` maps the Zarr metadata files to their sha256.
+    """
+
+    dataset: dict[str, Any]
+    sampling: dict[str, Any]
+    geometry: dict[str, Any]
+    build: dict[str, Any]
+    store: StoreKind
+    rows_per_unit: int
+    rows: int
+    index_sha256: str
+    columns: dict[str, Column]
+    teachers: dict[str, dict[str, Any]]
+    metadata: dict[str, str]
+
+    @property
+    def units(self) -> int:
+        """Number of units; ``rows`` counts every row of them, used or not."""
+        return self.rows // self.rows_per_unit
+
+    @property
+    def plan_id(self) -> str:
+        """Digest of everything that decides a unit's content, except which teachers are asked for."""
+        parts = (self.dataset, self.sampling, self.geometry, self.build)
+        return sha256_bytes(canonical([FORMAT, self.store, self.rows_per_unit, self.rows, self.index_sha256, *parts]))
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """Every stored array by name."""
+        specs = [spec for column in self.columns.values() for spec in column.arrays(self.rows_per_unit)]
+        return {spec.name: spec for spec in specs}
+
+    def teacher_id(self, column: str) -> str:
+        """Digest of the record of the teacher behind ``column``: receipts name it, so that a stale column shows."""
+        teacher = self.columns[column].teacher
+        return sha256_bytes(canonical(self.teachers[teacher] if teacher else None))
+
+    def to_bytes(self) -> bytes:
+        """The content of ``cache.json``."""
+        return sealed(
+            {
+                "format": FORMAT,
+                "kind": "frame-cache",
+                "plan": self.plan_id,
+                "dataset": self.dataset,
+                "sampling": self.sampling,
+                "geometry": self.geometry,
+                "build": self.build,
+                "store": self.store,
+                "rows_per_unit": self.rows_per_unit,
+                "rows": self.rows,
+                "units": self.units,
+                "index_sha256": self.index_sha256,
+                "columns": {name: column.to_json() for name, column in self.columns.items()},
+                "teachers": self.teachers,
+                "metadata": self.metadata,
+            }
+        )
+
+
+def parse_meta(data: bytes, *, where: Path) -> CacheMeta:
+    """Parse ``cache.json``. Raises ``CacheError`` for another format version, damage, or impossible values."""
+    value = _check_format(data, where)
+    value = unseal(data, where=where)
+    try:
+        columns = {
+            name: Column(
+                name=name,
+                shape=tuple(int(n) for n in item["shape"]),
+                encoding=item["encoding"],
+                teacher=item["teacher"],
+                part=item["part"],
+            )
+            for name, item in value["columns"].items()
+        }
+        meta = CacheMeta(
+            columns=columns,
+            **{key: value[key] for key in CacheMeta.__slots__ if key != "columns"},
+        )
+        consistent = meta.rows % meta.rows_per_unit == 0 and 0 < meta.rows_per_unit <= meta.rows <= 1 << 48
+        consistent = consistent and meta.store in ("zarr", "webdataset") and meta.plan_id == value["plan"]
+        meta.arrays()
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise CacheError(what="cache.json lacks something it must have.", where=str(where), why=repr(error)) from error
+    if not consistent:
+        raise CacheError(what="cache.json contradicts itself.", where=str(where))
+    return meta
+
+
+def _check_format(data: bytes, where: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+        version, kind = value.get("format"), value.get("kind")
+    except (ValueError, AttributeError, RecursionError):
+        return {}  # damage: `unseal` says so
+    if kind == "frame-cache" and isinstance(version, int) and version != FORMAT:
+        raise CacheError(
+            what=f"This cache has format version {version}; this program reads version {FORMAT}.",
+            where=str(where),
+            fix="Use the release of frame-encoder that made it, or build the cache again.",
+        )
+    return dict(value)

@@ -1,0 +1,236 @@
+"""Is every byte of a cache what was committed? Finds what is truncated, changed, missing, swapped, stale or left over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from frame.pipeline.store import tar_unit, zarr_unit
+from frame.pipeline.store.files import TMP, CacheError, sha256_bytes, sha256_file
+from frame.pipeline.store.layout import (
+    INDEX,
+    META,
+    META_COPY,
+    RECEIPTS,
+    CacheMeta,
+    Column,
+    parse_meta,
+)
+from frame.pipeline.store.reader import Cache
+from frame.pipeline.store.receipts import FileEntry, Receipt, read_receipt, receipt_path
+from frame.pipeline.store.stats import stats_bytes, stats_name
+
+Kind = Literal["missing", "damaged", "stale", "leftover"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One thing that is wrong. ``file`` is relative to the cache; ``columns`` are those it makes unreadable."""
+
+    kind: Kind
+    file: str
+    detail: str
+    unit: int | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnitState:
+    """What is wrong with one unit. Its columns that no problem names are complete and intact."""
+
+    unit: int
+    problems: tuple[Problem, ...]
+    files: tuple[str, ...]
+    bytes: int
+
+    @property
+    def broken_columns(self) -> frozenset[str]:
+        """Columns that have to be made, or made again."""
+        return frozenset(name for problem in self.problems for name in problem.columns)
+
+
+def check_units(
+    cache: Cache, units: Iterable[int], *, deep: bool, tick: Callable[[UnitState], None] = lambda _: None
+) -> list[UnitState]:
+    """The state of each of ``units``. ``deep`` compares every file's sha256, otherwise only its size."""
+    with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
+        states = []
+        for state in pool.map(lambda unit: check_unit(cache, unit, deep=deep), units):
+            tick(state)
+            states.append(state)
+    return states
+
+
+def check_unit(cache: Cache, unit: int, *, deep: bool) -> UnitState:
+    """The state of one unit."""
+    name = receipt_path(Path(), unit).as_posix()
+    everything = tuple(cache.meta.columns)
+    try:
+        receipt = read_receipt(cache.path, unit, plan_id=cache.meta.plan_id)
+    except CacheError as error:
+        kind: Kind = "stale" if "plan" in error.what else "damaged"
+        problem = Problem(kind=kind, file=name, detail=error.why or error.what, unit=unit, columns=everything)
+        return UnitState(unit=unit, problems=(problem,), files=(), bytes=0)
+    if receipt is None:
+        problem = Problem(kind="missing", file=name, detail="not committed", unit=unit, columns=everything)
+        return UnitState(unit=unit, problems=(problem,), files=(), bytes=0)
+    problems = [*_column_problems(cache, receipt, name), *_file_problems(cache.path, receipt, deep=deep)]
+    size = sum(entry.bytes for entry in receipt.files.values())
+    return UnitState(unit=unit, problems=tuple(problems), files=tuple(receipt.files), bytes=size)
+
+
+def _column_problems(cache: Cache, receipt: Receipt, file: str) -> Iterator[Problem]:
+    for name, column in cache.meta.columns.items():
+        entry = receipt.columns.get(name)
+        if entry is None:
+            yield Problem(kind="missing", file=file, detail=f"no {name} yet", unit=receipt.unit, columns=(name,))
+        elif entry.teacher != cache.meta.teacher_id(name):
+            detail = f"{name} was made by another teacher"
+            yield Problem(kind="stale", file=file, detail=detail, unit=receipt.unit, columns=(name,))
+        elif not set(file_names(cache.meta, column, receipt.unit)) <= receipt.files.keys():
+            detail = f"{name}'s files are not named"
+            yield Problem(kind="damaged", file=file, detail=detail, unit=receipt.unit, columns=(name,))
+        elif entry.rows != _expected_rows(cache, receipt, name):
+            detail = f"{name} has {entry.rows} rows, index and failures leave {_expected_rows(cache, receipt, name)}"
+            yield Problem(kind="damaged", file=file, detail=detail, unit=receipt.unit, columns=(name,))
+
+
+def file_names(meta: CacheMeta, column: Column, unit: int) -> list[str]:
+    """The files that hold ``column`` of ``unit``, relative to the cache."""
+    if meta.store == "webdataset":
+        return [tar_unit.shard_name(unit, column.part)]
+    return [zarr_unit.shard_name(spec, unit) for spec in column.arrays(meta.rows_per_unit)]
+
+
+def _expected_rows(cache: Cache, receipt: Receipt, column: str) -> int:
+    failed = {clip for clip, failure in receipt.failed.items() if column in failure.columns}
+    clips = cache.row_map.clips(receipt.unit)
+    return sum(part.stop - part.start for part in clips if part.clip not in failed)
+
+
+def _file_problems(root: Path, receipt: Receipt, *, deep: bool) -> Iterator[Problem]:
+    for name, entry in receipt.files.items():
+        detail = _file_problem(root / name, entry, deep=deep)
+        if detail:
+            kind: Kind = "missing" if detail == "missing" else "damaged"
+            yield Problem(kind=kind, file=name, detail=detail, unit=receipt.unit, columns=entry.columns)
+
+
+def _file_problem(path: Path, entry: FileEntry, *, deep: bool) -> str:
+    try:
+        size = path.stat().st_size
+        if size != entry.bytes:
+            return f"{size:,} bytes where {entry.bytes:,} were committed"
+        if deep and sha256_file(path) != entry.sha256:
+            return "content differs from its sha256"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return ""
+
+
+def check_metadata(cache: Cache) -> list[Problem]:
+    """Problems of everything that belongs to no unit: metadata, index, statistics."""
+    problems = [
+        *_copies(cache),
+        *(
+            _digest(cache.path, name, digest)
+            for name, digest in {**cache.meta.metadata, INDEX: cache.meta.index_sha256}.items()
+        ),
+    ]
+    return [problem for problem in problems if problem is not None]
+
+
+def _copies(cache: Cache) -> Iterator[Problem]:
+    for name in (META, META_COPY):
+        try:
+            intact = parse_meta((cache.path / name).read_bytes(), where=cache.path / name) == cache.meta
+        except FileNotFoundError:
+            yield Problem(kind="missing", file=name, detail="missing")
+        except CacheError as error:
+            yield Problem(kind="damaged", file=name, detail=error.why or error.what)
+        else:
+            if not intact:
+                yield Problem(kind="stale", file=name, detail="differs from the other copy")
+
+
+def _digest(root: Path, name: str, digest: str) -> Problem | None:
+    try:
+        if sha256_file(root / name) == digest:
+            return None
+    except FileNotFoundError:
+        return Problem(kind="missing", file=name, detail="missing")
+    return Problem(kind="damaged", file=name, detail="content differs from its sha256")
+
+
+def check_statistics(cache: Cache) -> list[Problem]:
+    """Problems of ``stats/``; call it only when every unit is complete."""
+    problems = []
+    for column in cache.meta.columns.values():
+        if column.teacher is None:
+            continue
+        name = stats_name(column.name)
+        problem = _digest(cache.path, name, sha256_bytes(stats_bytes(cache, column.name)))
+        if problem:
+            problems.append(problem)
+    return problems
+
+
+def leftovers(cache: Cache, states: Iterable[UnitState]) -> list[Problem]:
+    """Files that nothing commits. ``states`` must cover every unit that has a receipt."""
+    known = {META, META_COPY, INDEX, *cache.meta.metadata}
+    known |= {stats_name(column.name) for column in cache.meta.columns.values() if column.teacher}
+    known |= {receipt_path(Path(), unit).as_posix() for unit in cache.expected_units}
+    known |= {name for state in states for name in state.files}
+    found = (path.relative_to(cache.path) for path in sorted(cache.path.rglob("*")) if not path.is_dir())
+    return [
+        Problem(kind="leftover", file=path.as_posix(), detail="no receipt names it")
+        for path in found
+        if path.as_posix() not in known and path.parts[0] != TMP
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """The outcome of ``verify``. ``unfinished`` units are those not committed yet, which is no damage."""
+
+    problems: tuple[Problem, ...]
+    unfinished: tuple[int, ...]
+    units: int
+    files: int
+    bytes: int
+
+    @property
+    def damage(self) -> tuple[Problem, ...]:
+        """Problems other than units and columns that were never made."""
+        return tuple(problem for problem in self.problems if not _never_made(problem))
+
+
+def _never_made(problem: Problem) -> bool:
+    return problem.kind == "missing" and problem.file.startswith(f"{RECEIPTS}/")
+
+
+def verify(cache: Cache, *, tick: Callable[[UnitState], None] = lambda _: None) -> Report:
+    """Check everything, every byte of it. A unit whose receipt was deleted counts as unfinished, and its files as
+    left over."""
+    metadata = check_metadata(cache)
+    if any(problem.file == INDEX for problem in metadata):
+        return Report(problems=tuple(metadata), unfinished=(), units=0, files=0, bytes=0)
+    states = check_units(cache, cache.expected_units, deep=True, tick=tick)
+    problems = [*metadata, *(problem for state in states for problem in state.problems)]
+    if not any(state.problems for state in states):
+        problems += check_statistics(cache)
+    problems += leftovers(cache, states)
+    unfinished = tuple(state.unit for state in states if any(map(_never_made, state.problems)))
+    return Report(
+        problems=tuple(problems),
+        unfinished=unfinished,
+        units=len(states) - len(unfinished),
+        files=sum(len(state.files) for state in states),
+        bytes=sum(state.bytes for state in states),
+    )

@@ -1,0 +1,202 @@
+"""The teachers at work: a batch of decoded frames to encoded columns, everything on the device until it is small."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frame.manifests.errors import InputError
+from frame.pipeline.options import FeatureEncoding, Fit, Precision
+from frame.pipeline.store.layout import FRAMES, Column
+from frame.pipeline.teachers import (
+    Teacher,
+    TeacherSpec,
+    WeightSource,
+    decode_int8,
+    default_precision,
+    encode,
+    fit_clips,
+    load_teacher,
+    to_pictures,
+)
+
+# What a record says of where the weights were found; the rest says what they are, and has to agree on a resume.
+_PROVENANCE = ("requested", "library_version")
+
+ABOUT = "about:"  # arrays of this prefix say something of a segment; all others hold a row a frame
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherPlan:
+    """Which teachers to load, and what to make of a batch. Small and picklable: actors are started from it.
+
+    ``records``: each teacher's entry in ``cache.json``; a teacher whose weights or preprocessing differ is refused.
+    """
+
+    specs: tuple[TeacherSpec, ...]
+    weights: Mapping[str, WeightSource]
+    records: Mapping[str, dict[str, Any]]
+    precision: Precision
+    encoding: FeatureEncoding
+    size: int
+    fit: Fit
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """One batch, encoded: arrays by name (and ``ABOUT`` ones: loss and moments of every segment), which segments are
+    finite throughout, seconds spent, and the software behind every column."""
+
+    arrays: dict[str, np.ndarray]
+    finite: list[bool]
+    software: dict[str, dict[str, str]]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def chosen_precision(text: str) -> Precision:
+    """``auto`` resolved for this machine's device (see ``teachers.default_precision``); anything else as it is."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return default_precision(device) if text == "auto" else cast(Precision, text)
+
+
+def teacher_columns(specs: Sequence[TeacherSpec], encoding: FeatureEncoding, *, part: str = "") -> dict[str, Column]:
+    """The columns that the teachers fill."""
+    return {
+        f"{spec.name}.{suffix}": Column(
+            name=f"{spec.name}.{suffix}", shape=tuple(shape), encoding=encoding, teacher=spec.name, part=part
+        )
+        for spec in specs
+        for suffix, shape in spec.columns.items()
+    }
+
+
+def same_teacher(record: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What two records disagree on, apart from where the weights were found and the library's version."""
+
+    def essence(value: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            **{key: item for key, item in value.items() if key not in (*_PROVENANCE, "weights")},
+            "weights": value["weights"]["sha256"],
+        }
+
+    a, b = essence(record), essence(other)
+    return [f"{key}: {a.get(key)} and {b.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+
+
+class TeacherBench:
+    """The loaded teachers of one process."""
+
+    def __init__(self, plan: TeacherPlan) -> None:
+        if plan.threads is not None:
+            torch.set_num_threads(plan.threads)
+        self._plan = plan
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._teachers = {spec.name: self._load(spec) for spec in plan.specs}
+        self._software = {
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu",
+        }
+
+    def _load(self, spec: TeacherSpec) -> Teacher:
+        teacher = load_teacher(
+            spec, weights=self._plan.weights[spec.name], device=self._device, precision=self._plan.precision
+        )
+        differing = same_teacher(self._plan.records[spec.name], teacher.record())
+        if differing:
+            raise InputError(
+                what=f"The teacher {spec.name!r} is not the one this cache was built with.",
+                where=f"--weights {spec.name}=…",
+                why="; ".join(differing),
+                fix="Give the same weights, or add the other teacher under a name of its own: --teachers ALIAS=SPEC.",
+            )
+        return teacher
+
+    def make(self, columns: Sequence[str], clips: Sequence[np.ndarray]) -> Made:
+        """Encode ``columns`` of the frames of ``clips``, uint8 ``[n_i, H_i, W_i, 3]`` each, as one batch."""
+        clock = _Clock(self._device)
+        fitted: dict[int, Tensor] = {}
+        arrays: dict[str, np.ndarray] = {}
+        counts = [len(clip) for clip in clips]
+        finite = [True] * len(clips)
+        software = {}
+        if FRAMES in columns:
+            arrays[FRAMES] = to_pictures(self._fit(clips, self._plan.size, fitted)).cpu().numpy()
+            software[FRAMES] = dict(self._software)
+        clock.lap("resize")
+        for spec in self._plan.specs:
+            wanted = [suffix for suffix in spec.columns if f"{spec.name}.{suffix}" in columns]
+            if not wanted:
+                continue
+            pixels = self._fit(clips, spec.input_size, fitted)
+            clock.lap("resize")
+            features = self._teachers[spec.name].forward(pixels)
+            clock.lap("teacher")
+            for suffix in wanted:
+                name = f"{spec.name}.{suffix}"
+                made, fine = self._encode(name, features[suffix], counts)
+                arrays |= made
+                finite = [a and b for a, b in zip(finite, fine, strict=True)]
+                software[name] = {**self._software, spec.library: self._teachers[spec.name].record()["library_version"]}
+            clock.lap("encode")
+        return Made(arrays=arrays, finite=finite, software=software, seconds=clock.seconds)
+
+    def _fit(self, clips: Sequence[np.ndarray], size: int, done: dict[int, Tensor]) -> Tensor:
+        """Resized frames; teachers of one input size, and the stored pictures, share them."""
+        if size not in done:
+            done[size] = fit_clips(clips, size, self._plan.fit, device=self._device)
+        return done[size]
+
+    def _encode(self, name: str, features: Tensor, counts: list[int]) -> tuple[dict[str, np.ndarray], list[bool]]:
+        with torch.inference_mode():
+            encoded = encode(features, self._plan.encoding)
+            decoded = encoded.values.float() if encoded.scale is None else decode_int8(encoded.values, encoded.scale)
+            arrays = {name: encoded.values.cpu().numpy()}
+            if encoded.scale is not None:
+                scale = encoded.scale.cpu().numpy()
+                arrays[f"{name}.scale"] = scale if scale.ndim > 1 else scale[:, None]
+            tokens = decoded.split(counts)
+            cosine = encoded.cosine.split(counts)
+            arrays[f"{ABOUT}loss:{name}"] = _rows([_loss(part) for part in cosine], 3)
+            arrays[f"{ABOUT}moments:{name}"] = _rows([_moments(part) for part in tokens], 1 + 2 * features.shape[-1])
+            return arrays, [bool(part.all()) for part in encoded.finite.split(counts)]
+
+
+def _rows(parts: list[Tensor], width: int) -> np.ndarray:
+    return torch.stack(parts).cpu().numpy() if parts else np.empty((0, width))
+
+
+def _loss(cosine: Tensor) -> Tensor:
+    """Number of tokens, sum and minimum of their cosines."""
+    flat = cosine.double().flatten()
+    return torch.stack([torch.tensor(float(len(flat)), device=flat.device, dtype=flat.dtype), flat.sum(), flat.min()])
+
+
+def _moments(tokens: Tensor) -> Tensor:
+    """Count, mean and summed squared deviation of every channel of ``[rows, ..., width]``."""
+    flat = tokens.reshape(-1, tokens.shape[-1])
+    variance, mean = torch.var_mean(flat, dim=0, correction=0)
+    count = torch.tensor([float(len(flat))], device=flat.device, dtype=torch.float64)
+    return torch.cat([count, mean.double(), variance.double() * len(flat)])
+
+
+class _Clock:
+    """Seconds by name. Waits for the device at each lap, so that a name gets the time that it caused."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self._cuda = device.type == "cuda"
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        if self._cuda:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now

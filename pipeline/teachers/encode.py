@@ -1,0 +1,97 @@
+"""Features to what the store keeps, made and measured on the device: float16, or int8 with a float16 scale a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Encoding = Literal["float16", "int8"]
+
+_INT8_MAX = 127.0
+_TINIEST = 2.0**-24  # the smallest positive float16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoded:
+    """``values`` float16 or int8, of the features' shape; ``scale`` float16 [rows] or [rows, tokens], None for float16.
+
+    ``finite`` is bool [rows]: False where a value of the row was not finite or too large for the encoding; such rows
+    hold zeros and must not be stored. ``cosine`` is float32 [rows] or [rows, tokens], of each token with its original.
+    """
+
+    values: Tensor
+    scale: Tensor | None
+    finite: Tensor
+    cosine: Tensor
+
+    def loss(self) -> tuple[float, float]:
+        """(mean, worst) cosine over the tokens of the finite rows; (1, 1) if there are none."""
+        kept = self.cosine[self.finite].double()
+        return (float(kept.mean()), float(kept.min())) if kept.numel() else (1.0, 1.0)
+
+
+def encode(features: Tensor, encoding: Encoding) -> Encoded:
+    """Encode float32 features [rows, tokens, width] or [rows, width] on the device they are on."""
+    finite = _row_all(torch.isfinite(features))
+    finite &= _row_all(features.abs() <= _limit(encoding))
+    clean = torch.where(finite.reshape(-1, *[1] * (features.ndim - 1)), features, torch.zeros_like(features))
+    if encoding == "float16":
+        values, scale = encode_float16(clean), None
+        decoded = values.float()
+    else:
+        values, scale = encode_int8(clean)
+        decoded = decode_int8(values, scale)
+    return Encoded(values=values, scale=scale, finite=finite, cosine=cosine(clean, decoded))
+
+
+def encode_float16(features: Tensor) -> Tensor:
+    """float32 to float16, rounded to nearest. Values beyond 65504 become infinite: ``encode`` reports such rows."""
+    return features.to(torch.float16)
+
+
+def encode_int8(features: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 [..., width] to (int8 [..., width], float16 scale [...]), with values = int8 * scale.
+
+    The scale is a token's absolute maximum over 127, rounded up to a float16: rounded down, the largest value would
+    be clipped. It is zero for a token of zeros only. Tokens whose largest value is below some 4e-6 lose precision,
+    because float16 has no smaller scales; ``Encoded.cosine`` shows it.
+    """
+    largest = features.abs().amax(dim=-1)
+    exact = largest / _INT8_MAX
+    nearest = exact.to(torch.float16)
+    scale = torch.where(nearest.float() < exact, _next_up(nearest), nearest)
+    scale = torch.where(largest > 0, scale.clamp(min=_TINIEST), torch.zeros_like(scale))
+    divisor = torch.where(scale > 0, scale.float(), 1.0).unsqueeze(-1)
+    values = (features / divisor).round().clamp(-_INT8_MAX, _INT8_MAX).to(torch.int8)
+    return values, scale
+
+
+def decode_int8(values: Tensor, scale: Tensor) -> Tensor:
+    """int8 [..., width] and float16 [...] back to float32 [..., width]."""
+    return values.float() * scale.float().unsqueeze(-1)
+
+
+def cosine(original: Tensor, decoded: Tensor) -> Tensor:
+    """float32 [...]: the cosine of [..., width] pairs; 1 for two tokens of zeros, 0 if just one of them is."""
+    x, y = original.double(), decoded.double()
+    dot, xx, yy = (x * y).sum(dim=-1), (x * x).sum(dim=-1), (y * y).sum(dim=-1)
+    quotient = dot / (xx * yy).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
+    return torch.where((xx == 0) & (yy == 0), 1.0, quotient).clamp(max=1.0).float()
+
+
+def _limit(encoding: Encoding) -> float:
+    """The largest value that the encoding can hold."""
+    largest = float(torch.finfo(torch.float16).max)
+    return largest if encoding == "float16" else largest * _INT8_MAX
+
+
+def _row_all(mask: Tensor) -> Tensor:
+    return mask.flatten(1).all(dim=1)
+
+
+def _next_up(x: Tensor) -> Tensor:
+    """The next float16 above each non-negative finite one: its bits, plus one."""
+    return (x.view(torch.int16) + 1).view(torch.float16)

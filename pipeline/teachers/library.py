@@ -1,0 +1,39 @@
+"""The five things asked of a model library; ``timm_vit`` and ``open_clip_tower`` answer them as plain functions."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+from torch import Tensor, nn
+
+from frame.pipeline.teachers.names import LibraryName, TeacherName
+from frame.pipeline.teachers.spec import Fit, TeacherSpec
+
+
+class Library(Protocol):
+    """A module that speaks for one library."""
+
+    def version(self) -> str:
+        """The installed version."""
+
+    def describe(self, name: TeacherName, *, size: int, fit: Fit) -> TeacherSpec:
+        """Describe a model without its weights. Raises InputError if it is unknown or unsuitable."""
+
+    def build(self, spec: TeacherSpec) -> nn.Module:
+        """Make the model on the CPU with the library's random initial values, in evaluation mode."""
+
+    def adapt(
+        self, state: Mapping[str, Tensor], model: nn.Module, spec: TeacherSpec, *, may_resample: bool
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        """Bring a checkpoint to the model's own key names; also the keys dropped because features do not use them."""
+
+    def features(self, model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
+        """[B, 3, S, S] normalised pixels to one tensor [B, ...] for each column suffix."""
+
+
+def library_of(name: LibraryName) -> Library:
+    """Import the module for a library, and with it the library, only now: each takes a second or more."""
+    module = "timm_vit" if name == "timm" else "open_clip_tower"
+    return cast(Library, importlib.import_module(f"frame.pipeline.teachers.{module}"))
