@@ -16,6 +16,11 @@ import pyarrow as pa
 
 SCHEMA = pa.schema([("unit", pa.int64()), ("header", pa.large_binary()), ("payload", pa.large_binary())])
 
+ABOUT = "about:"  # arrays of this prefix say something of a segment; all others hold a row a frame
+
+Failures = dict[str, tuple[str, str]]
+"""Clip -> reason and detail, of those that failed on the way."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:

@@ -5,10 +5,8 @@ Building, resuming, adding a teacher and repairing are one operation: make the r
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ from frame.pipeline.local import add_timings
 from frame.pipeline.options import RunOptions, share_of
 from frame.pipeline.prepare import Prepared
 from frame.pipeline.progress import Progress
-from frame.pipeline.ray_session import RaySession, quiet_ray_data, ray_session
-from frame.pipeline.stages import DecodeStage, TeachStage, WriteStage
+from frame.pipeline.ray_pipeline import Pools, unit_reports
+from frame.pipeline.ray_session import ray_session
 from frame.pipeline.store import Cache, CacheError, open_cache
 from frame.pipeline.store.files import writer_folder
 from frame.pipeline.store.layout import RECEIPTS, SHARDS, STATS
@@ -28,7 +26,8 @@ from frame.pipeline.store.verify import Problem, check_statistics, check_units, 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """What a build did. ``seconds``: by stage, summed over workers; ``wall``: from the first unit to the last."""
+    """What a build did. ``seconds``: by stage, summed over workers; ``wall``: from the call to the last receipt;
+    ``start``: the part of it before the first teacher began, spent on starting processes and loading weights."""
 
     units: int = 0
     rows: int = 0
@@ -39,6 +38,7 @@ class Summary:
     seconds: Mapping[str, float] = field(default_factory=dict)
     workers: Mapping[str, int] = field(default_factory=dict)
     wall: float = 0.0
+    start: float = 0.0
     left: int = 0
 
     @property
@@ -57,7 +57,7 @@ def build(prepared: Prepared, run: RunOptions, progress: Progress) -> Summary:
     with writer_folder(cache.path) as tmp:
         if todo:
             summary = _run_pipeline(prepared, todo, run, progress, tmp=tmp, summary=summary)
-        left = _finish(cache.path, tmp=tmp)
+        left = finish(cache.path, tmp=tmp)
     failed = open_cache(cache.path).failed()
     return replace(summary, failed=failed, clips=cache.index.num_rows, left=left)
 
@@ -99,110 +99,32 @@ def _run_pipeline(
 ) -> Summary:
     cache = prepared.cache
     with ray_session(address=run.address, cpus=None, object_store_bytes=None) as session:
+        for warning in session.warnings:
+            progress.note(warning)
         pools = Pools.choose(session, workers=run.workers, units=len(todo))
         rows = sum(cache.planned_rows(unit) for unit in todo)
         with progress.bar("building", total=rows, unit="frames") as tick:
-            began = time.monotonic()
-            for report in _reports(prepared, todo, pools, tmp=tmp):
+            began, first = time.time(), float("inf")
+            for report in unit_reports(prepared, todo, pools, session, tmp=tmp):
                 if "error" in report:
                     what, where, why, fix = report["error"]
                     raise CacheError(what=what, where=where, why=why, fix=fix)
+                first = min(first, report["teaching_since"])
                 tick(cache.planned_rows(report["unit"]), _remark(report))
                 summary = _add(summary, report)
-            wall = time.monotonic() - began
+            wall = time.time() - began
+            start = min(max(first - began, 0.0), wall)
     summary = replace(
-        summary, wall=wall, workers={"decode": pools.decoders, "teach": pools.teachers, "write": pools.writers}
+        summary,
+        wall=wall,
+        start=start,
+        workers={"decode": pools.decoders, "teach": pools.teachers, "write": pools.writers},
     )
     add_timings(
-        cache.path, {"units": summary.units, "rows": summary.rows, "wall": wall, "seconds": dict(summary.seconds)}
+        cache.path,
+        {"units": summary.units, "rows": summary.rows, "wall": wall, "start": start, "seconds": dict(summary.seconds)},
     )
     return summary
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pools:
-    """How many of each worker, and what each claims of Ray's resources.
-
-    A claim is a gate at scheduling, not a measure of work, and Ray Data keeps a reserve per operator: whole claims on a
-    small machine leave the writers waiting for ever. So the sizes of the pools do the limiting, claims are tiny, and
-    they differ between neighbours, because Ray Data fuses neighbouring stages with equal claims into one process.
-    """
-
-    decoders: int
-    teachers: int
-    writers: int
-    threads: int | None
-    gpus: float
-
-    @classmethod
-    def choose(cls, session: RaySession, *, workers: int | None, units: int) -> Pools:
-        """Teachers: one a GPU, or as many CPU workers as asked for (one a core, with one thread each)."""
-        cpus = max(int(session.cpus), 1)
-        if session.gpus:
-            teachers = workers or int(session.gpus)
-            return cls(
-                decoders=max(1, min(units, cpus - teachers)),
-                teachers=teachers,
-                writers=max(1, min(units, cpus // 4)),
-                threads=None,
-                gpus=session.gpus / teachers,
-            )
-        teachers = min(workers or cpus, units)
-        return cls(
-            decoders=max(1, min(units, cpus // 2)),
-            teachers=teachers,
-            writers=max(1, min(units, cpus // 4)),
-            threads=max(1, cpus // (workers or cpus)),
-            gpus=0.0,
-        )
-
-
-def _reports(
-    prepared: Prepared, todo: dict[int, tuple[str, ...]], pools: Pools, *, tmp: Path
-) -> Iterator[dict[str, Any]]:
-    """Run the pipeline over the units; yields what the write stage says of each as it is committed."""
-    # Not at the top of the file: Ray reads how to guard its ports when it is imported, so the session comes first.
-    import ray.data
-    from ray.data import ActorPoolStrategy, TaskPoolStrategy
-
-    quiet_ray_data()
-    context = ray.data.DataContext.get_current()
-    context.target_max_block_size = None  # a unit is one row of one block; it must never be joined with another
-    cache = prepared.cache.path.absolute()
-    units = _order(todo)
-    data = ray.data.from_items(units, override_num_blocks=len(units))
-    data = data.map_batches(
-        DecodeStage(cache=cache, source=prepared.source.absolute(), columns=todo),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=0.1,
-        compute=TaskPoolStrategy(size=pools.decoders),
-    )
-    data = data.map_batches(
-        TeachStage,
-        fn_constructor_args=(replace(prepared.teachers, threads=pools.threads),),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=0.2,
-        num_gpus=pools.gpus or None,
-        compute=ActorPoolStrategy(min_size=pools.teachers, max_size=pools.teachers),
-    )
-    data = data.map_batches(
-        WriteStage(cache=cache, tmp=tmp.absolute()),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=0.05,
-        compute=TaskPoolStrategy(size=pools.writers),
-    )
-    for row in data.iter_rows():
-        yield json.loads(row["report"])
-
-
-def _order(todo: Mapping[int, Any]) -> list[int]:
-    """Units in an order of this process's own: two builds of one cache then rarely make the same unit twice."""
-    units = sorted(todo)
-    start = int.from_bytes(os.urandom(4), "big") % len(units)
-    return units[start:] + units[:start]
 
 
 def _remark(report: Mapping[str, Any]) -> str:
@@ -222,7 +144,7 @@ def _add(summary: Summary, report: Mapping[str, Any]) -> Summary:
     )
 
 
-def _finish(path: Path, *, tmp: Path) -> int:
+def finish(path: Path, *, tmp: Path) -> int:
     """Write the statistics and remove leftovers once every unit is committed; the number of units still missing."""
     cache = open_cache(path)
     states = check_units(cache, cache.expected_units, deep=False)

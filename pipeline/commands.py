@@ -12,7 +12,7 @@ from frame.manifests.errors import InputError
 from frame.pipeline.local import timings_path
 from frame.pipeline.options import BuildOptions, RunOptions
 from frame.pipeline.progress import Progress
-from frame.pipeline.store import open_cache
+from frame.pipeline.store import open_cache, reopen
 
 
 def _say(text: str, value: dict[str, Any] | list[Any], *, as_json: bool) -> None:
@@ -86,7 +86,6 @@ def verify_command(
     path: Path, *, rows: int, source: Path | None, weights: Sequence[str], seed: int, as_json: bool
 ) -> int:
     """Check a cache; 0 when it is complete and intact."""
-    from frame.pipeline.prepare import reopen
     from frame.pipeline.report import verify_text
     from frame.pipeline.store.verify import verify
 
@@ -199,5 +198,6 @@ def sprites_command(out: Path, *, clips: int, frames: int, size: int, seed: int)
     """Generate the sprites videos."""
     from frame.manifests.sprites import generate_sprites
 
-    generate_sprites(out, clips=clips, frames=frames, size=size, seed=seed)
+    with Progress().bar("drawing", total=clips, unit="clips") as tick:
+        generate_sprites(out, clips=clips, frames=frames, size=size, seed=seed, progress=lambda _done, _total: tick())
     print(f"Wrote {clips} clips of {frames} frames to {out}.")

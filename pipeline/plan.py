@@ -143,7 +143,7 @@ def _choose(options: BuildOptions, probe: Probe | ClipError) -> list[float] | Cl
     if options.fit == "crop" and max(probe.width, probe.height) > _MAX_ASPECT * min(probe.width, probe.height):
         return ClipError("too-narrow", f"{probe.width}x{probe.height} cannot be cropped to a square: use --fit squash")
     frames = choose_frames(probe.timestamps, fps=options.fps, frames_per_clip=options.frames_per_clip)
-    return frames or ClipError("no-frames", "no frame lies in the segment")
+    return frames or ClipError("segment-empty", "no frame lies in the segment")
 
 
 def _index_row(

@@ -14,9 +14,9 @@ from frame.pipeline.local import LocalFacts, read_facts, write_facts
 from frame.pipeline.options import BuildOptions, require_same
 from frame.pipeline.plan import Plan, frames_column, make_plan, probe_clips
 from frame.pipeline.progress import Progress
-from frame.pipeline.store import Cache, CacheError, open_cache
+from frame.pipeline.store import Cache, CacheError, open_cache, reopen
 from frame.pipeline.store.files import exclusive, sha256_bytes, writer_folder
-from frame.pipeline.store.layout import FRAMES, INDEX, META, META_COPY, CacheMeta, parse_meta
+from frame.pipeline.store.layout import FRAMES, INDEX, META, META_COPY, CacheMeta
 from frame.pipeline.store.writer import with_metadata, write_metadata
 from frame.pipeline.teach import TeacherPlan, teacher_columns
 from frame.pipeline.teachers import TeacherSpec, WeightSource, load_teacher, parse_weights, resolve_all
@@ -226,23 +226,6 @@ def _add_teachers(
         with writer_folder(cache.path) as tmp:
             write_metadata(cache.path, meta, files, (cache.path / INDEX).read_bytes(), tmp=tmp)
     return open_cache(cache.path)
-
-
-def reopen(path: Path) -> Cache:
-    """Open a cache even if one of the two copies of ``cache.json`` is damaged or missing."""
-    try:
-        return open_cache(path)
-    except CacheError:
-        copy = path / META_COPY
-        if not copy.is_file():
-            raise
-        try:
-            meta = parse_meta(copy.read_bytes(), where=copy)
-        except CacheError:
-            meta = None
-        if meta is None:
-            raise
-        return Cache(path, meta)
 
 
 def repair_metadata(cache: Cache, source: Path, progress: Progress) -> None:

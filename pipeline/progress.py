@@ -25,7 +25,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """One line for the person watching."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)  # a command must be copied whole
 
     @contextmanager
     def bar(self, what: str, *, total: int, unit: str) -> Iterator[Tick]:

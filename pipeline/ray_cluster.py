@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from frame.manifests.errors import InputError
-from frame.pipeline.ray_process import environment, import_ray, refuse_used_ray
+from frame.pipeline.ray_process import QUIET, environment, import_ray, native_stderr, reason, refuse_used_ray
+
+_ONE_TRY = {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # by itself Ray asks a silent address 20 times, half a minute each
 
 
 @contextmanager
@@ -18,7 +20,7 @@ def joined_ray(address: str) -> Iterator[tuple[Any, tuple[str, ...]]]:
     """Join the cluster at ``address`` (HOST:PORT) and leave it again; yields the module ray, and warnings."""
     check_address(address)
     refuse_used_ray("cluster")
-    with environment({"RAY_USAGE_STATS_ENABLED": "0"}):
+    with environment(QUIET | _ONE_TRY), native_stderr():
         ray = import_ray("cluster")
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -26,7 +28,7 @@ def joined_ray(address: str) -> Iterator[tuple[Any, tuple[str, ...]]]:
             raise InputError(
                 what="The Ray cluster did not take this process in.",
                 where=address,
-                why=f"{type(error).__name__}: {error}",
+                why=reason(error),
                 fix="run on a node of the cluster, with its versions of Python and Ray, and with its token: "
                 "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE (docs/cluster/slurm_ray.sbatch does)",
             ) from error

@@ -18,7 +18,7 @@ from typing import Any
 
 from frame.manifests.errors import InputError
 from frame.pipeline.ray_ports import complaints, session_listeners
-from frame.pipeline.ray_process import environment, import_ray, refuse_used_ray
+from frame.pipeline.ray_process import QUIET, environment, import_ray, native_stderr, reason, refuse_used_ray
 from frame.pipeline.ray_watchdog import MARK
 
 _WATCHDOG = Path(__file__).with_name("ray_watchdog.py")
@@ -100,8 +100,7 @@ def short_folder() -> Path:
 
 def _start(root: Path, logs: Path, **resources: int | None) -> Any:
     """Import and start Ray with everything below ``root``; returns the module."""
-    stderr = root / "stderr"
-    with environment(_guards(root)), _stderr_to(stderr):
+    with environment(_guards(root)), native_stderr() as printed:
         try:
             ray = import_ray("local")
             ray.init(
@@ -114,10 +113,11 @@ def _start(root: Path, logs: Path, **resources: int | None) -> Any:
                 **resources,
             )
         except Exception as error:
-            said = last_lines(logs, "*.err", 5) or last_lines(root, stderr.name, 5)
+            printed.seek(0)
+            said = [reason(error), printed.read().decode("utf-8", "replace"), last_lines(logs, "*.err", 5)]
             raise InputError(
                 what="Ray did not start on this machine.",
-                why=f"{type(error).__name__}: {error}" + (f"\n{said}" if said else ""),
+                why="\n".join(filter(None, said)),
                 fix="see that memory, disk and process limits (ulimit -u, ulimit -n) leave room for it",
             ) from error
     return ray
@@ -127,14 +127,13 @@ def _guards(root: Path) -> dict[str, str | None]:
     """What Ray and its processes read from the environment; None removes a variable."""
     return {
         **dict.fromkeys(_NOT_OURS),
+        **QUIET,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": session_token(),
         # Ray's switch for machines whose firewall asks about every port. It makes 127.0.0.1 this node's address, and
         # then, and only then, every one of its servers binds to the loopback interface.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a stage that claims no GPU sees none
-        "RAY_BACKEND_LOG_LEVEL": "fatal",  # what is an error to Ray's C++ side is raised too: no need to print it
         MARK: str(root),
     }
 
@@ -143,20 +142,6 @@ def _guards(root: Path) -> dict[str, str | None]:
 def session_token() -> str:
     """One a process, because Ray keeps the first it reads; never in a file, an argument or a log."""
     return secrets.token_hex(32)
-
-
-@contextmanager
-def _stderr_to(file: Path) -> Iterator[None]:
-    """Send what native code prints on stderr to a file: Ray announces its log level there before it knows its logs."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with file.open("wb") as sink:
-            os.dup2(sink.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ listener on the loopback interface, and every HTTP server among them answering 4
 from __future__ import annotations
 
 import ipaddress
-
 import socket
 import sys
 from collections.abc import Iterable

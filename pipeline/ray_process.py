@@ -5,13 +5,21 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from frame.manifests.errors import InputError
 
 Kind = Literal["local", "cluster"]
+# Read by Ray when it is imported and when it starts. Whatever matters reaches us as an exception.
+QUIET: dict[str, str | None] = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side prints errors on our stderr besides raising them
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # every line: it prints what becomes of its workers on our stdout
+}
 _imported_for: list[Kind] = []  # the kind of session that imported ray in this process, once one has
 
 
@@ -47,6 +55,34 @@ def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
         yield
     finally:
         _apply(kept)
+
+
+@contextmanager
+def native_stderr() -> Iterator[IO[bytes]]:
+    """Collect in a file what this process prints on stderr, native code included, for the ``with`` block.
+
+    Ray's C++ side announces its log level there before it knows where its logs are.
+    """
+    with tempfile.TemporaryFile() as sink:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        try:
+            os.dup2(sink.fileno(), 2)
+            yield sink
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def reason(error: BaseException) -> str:
+    """What happened, in a few lines: Ray packs tracebacks into its errors, and directions for its own users."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip()
+    if "Traceback" in text:
+        text = text.splitlines()[-1].strip()
+    return f"{type(error).__name__}: {text.partition(' Ensure that ')[0]}"
 
 
 def _apply(changes: Mapping[str, str | None]) -> None:

@@ -67,6 +67,7 @@ def summary_json(summary: Summary, cache: Cache) -> dict[str, Any]:
         "failed": {clip: {"reason": reason, "detail": detail} for clip, (reason, detail) in summary.failed.items()},
         "repaired": [problem.file for problem in summary.repaired],
         "wall_seconds": summary.wall,
+        "start_seconds": summary.start,
         "stage_seconds": dict(summary.seconds),
         "workers": dict(summary.workers),
     }
@@ -74,11 +75,11 @@ def summary_json(summary: Summary, cache: Cache) -> dict[str, Any]:
 
 def summary_text(summary: Summary) -> str:
     """The outcome of a build."""
-    rate = summary.rows / summary.wall if summary.wall else 0.0
+    rate = summary.rows / (summary.wall - summary.start) if summary.wall > summary.start else 0.0
     good = summary.clips - len(summary.failed)
     rows = [
         ("units", f"{summary.units:,} made" + (f", {summary.left:,} still missing" if summary.left else "")),
-        ("frames", f"{summary.rows:,} in {duration(summary.wall)} ({rate:,.1f}/s), {size(summary.bytes)}"),
+        ("frames", f"{summary.rows:,} in {duration(summary.wall)} ({rate:,.1f}/s once started), {size(summary.bytes)}"),
         ("clips", f"{good:,} good, {len(summary.failed):,} failed, {summary.clips:,} in all"),
     ]
     if summary.repaired:
@@ -98,9 +99,9 @@ def _where_time_went(summary: Summary) -> list[tuple[str, str]]:
     }
     shares = ", ".join(f"{name} {duration(seconds)}" for name, seconds in summary.seconds.items())
     group = max(busy, key=lambda name: busy[name])
-    use = min(busy[group] / summary.wall, 1.0)
+    use = min(busy[group] / max(summary.wall - summary.start, 1e-9), 1.0)
     return [
-        ("time", f"{shares} (summed over workers)"),
+        ("time", f"start {duration(summary.start)}; {shares} (summed over workers)"),
         ("limit", f"{group}: its {summary.workers.get(group, 1)} worker(s) were busy {use:.0%} of the time"),
     ]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from frame.manifests.errors import InputError
+from frame.pipeline.block import ABOUT
 from frame.pipeline.options import FeatureEncoding, Fit, Precision
 from frame.pipeline.store.layout import FRAMES, Column
 from frame.pipeline.teachers import (
@@ -19,7 +20,6 @@ from frame.pipeline.teachers import (
     TeacherSpec,
     WeightSource,
     decode_int8,
-    default_precision,
     encode,
     fit_clips,
     load_teacher,
@@ -28,8 +28,6 @@ from frame.pipeline.teachers import (
 
 # What a record says of where the weights were found; the rest says what they are, and has to agree on a resume.
 _PROVENANCE = ("requested", "library_version")
-
-ABOUT = "about:"  # arrays of this prefix say something of a segment; all others hold a row a frame
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,12 +56,6 @@ class Made:
     finite: list[bool]
     software: dict[str, dict[str, str]]
     seconds: dict[str, float] = field(default_factory=dict)
-
-
-def chosen_precision(text: str) -> Precision:
-    """``auto`` resolved for this machine's device (see ``teachers.default_precision``); anything else as it is."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return default_precision(device) if text == "auto" else cast(Precision, text)
 
 
 def teacher_columns(specs: Sequence[TeacherSpec], encoding: FeatureEncoding, *, part: str = "") -> dict[str, Column]:

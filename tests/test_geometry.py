@@ -25,7 +25,8 @@ def torchvision_fit(frames: np.ndarray, size: int, fit: str) -> Tensor:
     pixels = torch.tensor(frames).permute(0, 3, 1, 2).contiguous().float()
     both = functional.InterpolationMode.BICUBIC
     resized = functional.resize(pixels, [size] if fit == "crop" else [size, size], interpolation=both, antialias=True)
-    return functional.center_crop(resized, [size, size]).clamp(0, 255)
+    cut: Tensor = functional.center_crop(resized, [size, size]).clamp(0, 255)
+    return cut
 
 
 @given(height=SIDES, width=SIDES, size=st.integers(1, 64), fit=st.sampled_from(["crop", "squash"]))

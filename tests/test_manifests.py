@@ -402,6 +402,12 @@ def test_clips_that_no_list_names_count_as_training_and_that_is_said(tmp_path: P
     assert any("1 of 2 clips are in no list" in note for note in manifest.notes)
 
 
+def test_lists_of_training_clips_alone_leave_the_validation_to_be_drawn(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"data/{k}/origin/1.jpg" for k in range(5)))
+    write(tmp_path, "train.txt", "0\n1\n")
+    assert Counter(row.split for row in load_rows("vspw", tmp_path)) == {"train": 4, "val": 1}
+
+
 # Kinetics
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +20,7 @@ from frame.pipeline.decode.errors import ClipError
 from frame.pipeline.decode.limits import Limits
 from frame.pipeline.decode.probe import FOLDER_RATE, Probe
 from frame.pipeline.decode.process import COMMAND, Child, ChildDeathError
+from frame.pipeline.decode.shared import Pool
 
 DECODERS = ("decord", "pyav", "torchcodec")
 
@@ -43,6 +44,7 @@ class DecodeCage:
         self._command = tuple(command)
         self._child: Child | None = None
         self._open: object | None = None
+        self._pool = Pool()
 
     def check(self, decoder: str) -> None:
         """Raise InputError unless ``decoder`` can be used on this machine. To be called once, before a build."""
@@ -118,7 +120,7 @@ class DecodeCage:
         frame is the one whose presentation time the timestamp is, exactly; where one cannot be had, ClipError is
         raised, perhaps after some pieces were handed over, and the whole clip has failed. ``sha256`` refuses a
         source whose bytes are not those probed. The arrays are the shared memory that the child wrote into: no
-        copy is made, and the memory is freed with the array. The source is read once from front to back, however
+        copy is made, and the memory is used again once no view of the array is left. The source is read once from front to back, however
         many pieces there are. Pieces cannot be taken any more once another request is made.
         """
         times = [float(timestamp) for timestamp in timestamps]
@@ -136,6 +138,7 @@ class DecodeCage:
     def close(self) -> None:
         """End the child. The next request would start another."""
         self._open = None
+        self._pool = Pool()
         if self._child is not None:
             self._child.kill()
             self._child = None
@@ -171,15 +174,15 @@ class DecodeCage:
                 yield frames
 
     def _read(self, count: int, shape: tuple[int, int, int], seconds: float) -> Frames:
-        size = count * shape[0] * shape[1] * shape[2]
-        descriptor = os.memfd_create("frames", os.MFD_CLOEXEC)
+        block = self._pool.take(count * math.prod(shape))
+        request = {"do": "read", "count": count, "block": block.number, "live": self._pool.live()}
         try:
-            os.ftruncate(descriptor, size)
-            answer = self._ask({"do": "read", "count": count}, seconds=seconds, descriptor=descriptor)
-            self.used = answer["decoder"]
-            return np.frombuffer(mmap.mmap(descriptor, size), np.uint8).reshape(count, *shape)
-        finally:
-            os.close(descriptor)
+            answer = self._ask(request, seconds=seconds, descriptor=block.fileno())
+        except BaseException:
+            self._pool.put(block)
+            raise
+        self.used = answer["decoder"]
+        return self._pool.lend(block, (count, *shape))
 
     def _ask(self, request: dict[str, Any], *, seconds: float, descriptor: int | None = None) -> dict[str, Any]:
         if request["do"] != "read":

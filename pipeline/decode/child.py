@@ -6,6 +6,7 @@ Started by `frame.pipeline.decode.process` as ``python -m frame.pipeline.decode.
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import resource
@@ -20,10 +21,11 @@ import numpy as np
 
 from frame.pipeline.decode import wire
 from frame.pipeline.decode.errors import ClipError
-from frame.pipeline.decode.folder import Folder, FolderReader, scan_folder
+from frame.pipeline.decode.folder import Folder, FolderReader
 from frame.pipeline.decode.forward import Reader, RefusedError, forward_reader, load
+from frame.pipeline.decode.known import Known
 from frame.pipeline.decode.limits import Limits
-from frame.pipeline.decode.scan import Scan, scan
+from frame.pipeline.decode.scan import Scan
 from frame.pipeline.decode.sequential import PyavReader
 from frame.pipeline.decode.source import Source, check_digest
 
@@ -31,18 +33,18 @@ PR_SET_PDEATHSIG = 1
 
 
 def confine(parent: int) -> None:
-    """Die with the thread that started this process; write no file and no core. ``parent`` is that process's id."""
+    """Die with the thread that started this process; leave no core. ``parent`` is that process's id."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         # It died before it could be told to take this process along.
         os._exit(1)
-    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
-        resource.setrlimit(limit, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def allow_memory(size: int) -> None:
-    """Let the address space grow to ``size`` bytes and no further."""
-    resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+def allow(*, memory: int, files: int = 0) -> None:
+    """Let the address space grow to ``memory`` bytes, and files to ``files`` bytes, and no further."""
+    for limit, size in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, files)):
+        resource.setrlimit(limit, (size, resource.RLIM_INFINITY))
 
 
 def memory_now() -> int:
@@ -53,8 +55,8 @@ def memory_now() -> int:
 class Session:
     """One open source whose planned pictures are being handed over."""
 
-    def __init__(self, request: dict[str, Any], limits: Limits) -> None:
-        self._request, self._limits = request, limits
+    def __init__(self, request: dict[str, Any], limits: Limits, known: Known) -> None:
+        self._request, self._limits, self._known = request, limits, known
         self._source: Source | None = None
         self._scan: Scan | None = None
         self._wanted: list[int] = []
@@ -62,19 +64,15 @@ class Session:
         path = Path(request["path"])
         self._reader = self._open_folder(path) if path.is_dir() else self._open_file(path)
 
-    def read(self, count: int, descriptor: int) -> dict[str, Any]:
-        """Write the next ``count`` pictures into the shared memory behind ``descriptor``."""
+    def read(self, count: int, memory: mmap.mmap) -> dict[str, Any]:
+        """Write the next ``count`` pictures into ``memory``."""
         shape = (count, self._request["height"], self._request["width"], 3)
-        with mmap.mmap(descriptor, int(np.prod(shape))) as memory:
-            out = np.frombuffer(memory, np.uint8).reshape(shape)
-            try:
-                self._reader.read(out)
-            except RefusedError:
-                self._reader = self._pyav()
-                self._reader.read(out)
-            finally:
-                # The mapping cannot be closed while an array looks at it.
-                del out
+        out = np.frombuffer(memory, np.uint8, math.prod(shape)).reshape(shape)
+        try:
+            self._reader.read(out)
+        except RefusedError:
+            self._reader = self._pyav()
+            self._reader.read(out)
         self._given += count
         return {"decoder": self._reader.name}
 
@@ -88,8 +86,8 @@ class Session:
         self._source = Source(path)
         try:
             if self._request["sha256"] is not None:
-                check_digest(self._source.sha256(), self._request["sha256"])
-            self._scan = scan(self._source, self._limits)
+                check_digest(self._known.sha256(self._source), self._request["sha256"])
+            self._scan = self._known.scan(self._source, self._limits)
             self._check_size(*self._scan.shown_size)
             ticks = dict(zip(self._scan.seconds(), self._scan.ticks, strict=True))
             self._wanted = self._chosen(ticks)
@@ -99,7 +97,7 @@ class Session:
             raise
 
     def _open_folder(self, path: Path) -> Reader:
-        folder = scan_folder(path, self._limits)
+        folder = self._known.folder(path, self._limits)
         check_digest(folder.sha256, self._request["sha256"])
         self._check_size(folder.height, folder.width)
         numbers = {second: at for at, second in enumerate(folder.seconds(self._request["frame_rate"]))}
@@ -140,6 +138,8 @@ class Server:
         self._connection = connection
         self._session: Session | None = None
         self._idle = 0
+        self._known = Known()
+        self._blocks: dict[int, mmap.mmap] = {}
 
     def serve(self) -> None:
         """Say hello, then one answer a request."""
@@ -171,27 +171,34 @@ class Server:
     def _do(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         limits = Limits(**request.pop("limits"))
         if request["do"] == "read":
-            return {"ok": self._read(request["count"], descriptors[0], limits)}
+            return {"ok": self._read(request, descriptors[0], limits)}
         self._drop()
-        allow_memory(resource.RLIM_INFINITY)
+        # Libraries that are being loaded look for a place for temporary files. Sources are given none.
+        allow(memory=resource.RLIM_INFINITY, files=resource.RLIM_INFINITY)
         if request["do"] in ("check", "open"):
             try:
                 load(request["decoder"])
             except Exception as error:
                 return {"unusable": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"}
         self._idle = memory_now()
-        allow_memory(self._idle + limits.memory)
+        allow(memory=self._idle + limits.memory)
         if request["do"] == "probe":
-            return {"ok": probe(request, limits)}
+            return {"ok": probe(request, limits, self._known)}
         if request["do"] == "open":
-            self._session = Session(request, limits)
+            self._session = Session(request, limits, self._known)
         return {"ok": {}}
 
-    def _read(self, count: int, descriptor: int, limits: Limits) -> dict[str, Any]:
+    def _read(self, request: dict[str, Any], descriptor: int, limits: Limits) -> dict[str, Any]:
         if self._session is None:
             raise RuntimeError("nothing is open")
-        allow_memory(self._idle + limits.memory + os.fstat(descriptor).st_size)
-        return self._session.read(count, descriptor)
+        size = os.fstat(descriptor).st_size
+        allow(memory=self._idle + limits.memory + size)
+        # Mappings are kept as the other side keeps its blocks: what costs is to touch their pages for the first time.
+        number, live = request["block"], request["live"]
+        self._blocks = {block: memory for block, memory in self._blocks.items() if block in (number, *live)}
+        if number not in self._blocks:
+            self._blocks[number] = mmap.mmap(descriptor, size)
+        return self._session.read(request["count"], self._blocks[number])
 
     def _drop(self) -> None:
         if self._session is not None:
@@ -199,14 +206,14 @@ class Server:
             self._session = None
 
 
-def probe(request: dict[str, Any], limits: Limits) -> dict[str, Any]:
+def probe(request: dict[str, Any], limits: Limits, known: Known) -> dict[str, Any]:
     """The fields of `Probe` for the source that ``request`` names. Raises ClipError."""
     path = Path(request["path"])
     if path.is_dir():
-        return _probe_folder(scan_folder(path, limits), request)
+        return _probe_folder(known.folder(path, limits), request)
     source = Source(path)
     try:
-        found = scan(source, limits)
+        found = known.scan(source, limits)
         height, width = found.shown_size
         return {
             "width": width,
@@ -217,7 +224,7 @@ def probe(request: dict[str, Any], limits: Limits) -> dict[str, Any]:
             "codec": found.codec,
             "container": found.container,
             "bytes": source.size,
-            "sha256": source.sha256(),
+            "sha256": known.sha256(source),
         }
     finally:
         source.close()

@@ -63,7 +63,7 @@ def codec_name(stream: VideoStream) -> str:
 def encrypted(stream: VideoStream, packet: Packet[VideoStream] | None = None) -> bool:
     """Whether the stream says that its pictures are encrypted, or one packet does.
 
-    They would not always fail: AV1 with some of its bytes encrypted decodes to noise without a word.
+    They do not always fail to decode: H.264 pictures encrypted in part come out as noise without a word.
     """
     if stream.codec_context.codec_tag in ("encv", "drmi") or "enc_key_id" in stream.metadata:
         return True

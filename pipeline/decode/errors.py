@@ -21,6 +21,7 @@ REASONS = {
     "timestamps-missing": "pictures without a time of their own",
     "timestamps-repeat": "several pictures for one time",
     "size-changes": "its pictures are not all of one size",
+    "too-narrow": "too long and narrow to be cropped to a square",
     "picture-unsupported": "a kind of picture that cannot be turned into RGB faithfully",
     "decoder-error": "the decoder refused the data",
     "decoder-crashed": "the decoder died on it, twice",

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from frame.pipeline.decode.container import check_size
 from frame.pipeline.decode.errors import ClipError
 from frame.pipeline.decode.limits import Limits
-from frame.pipeline.decode.source import refusal
+from frame.pipeline.decode.source import identity, refusal
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 
@@ -66,6 +66,14 @@ def scan_folder(path: Path, limits: Limits) -> Folder:
     return Folder(
         path=path, names=names, height=height, width=width, codec=codec, bytes=total, sha256=digest.hexdigest()
     )
+
+
+def folder_identity(path: Path) -> tuple[object, ...]:
+    """What stays as it is while nobody writes to the folder's pictures. Raises ClipError."""
+    try:
+        return path, *((name, identity((path / name).stat())) for name in _names(path))
+    except OSError as error:
+        raise refusal(error) from None
 
 
 class FolderReader:

@@ -41,7 +41,7 @@ def forward_reader(decoder: str, path: str, scan: Scan, wanted: Sequence[int]) -
 
 
 class DecordReader:
-    """decord, one picture after the other: never by its random access, which is where it gives wrong ones.
+    """decord, every picture from the first one on: never by its jumps, and never skipping, for both give wrong ones.
 
     decord hides damage: it hands the last good picture over again. It is told to give up instead, and whatever its
     FFmpeg writes on standard error counts as a reason to leave the file to PyAV.
@@ -59,16 +59,15 @@ class DecordReader:
         if found != len(scan.ticks):
             raise RefusedError(f"{found} pictures where the demuxer has {len(scan.ticks)}")
         _agree(self._video.get_frame_timestamp(range(found))[:, 0], scan)
-        self._numbers, self._at = numbers, 0
+        if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+            raise RefusedError("pictures are left out")
+        for _ in range(numbers[0]):
+            _trying(self._video.next)
 
     def read(self, out: NDArray[np.uint8]) -> None:
         """See `Reader.read`."""
-        numbers, self._numbers = self._numbers[: len(out)], self._numbers[len(out) :]
-        for slot, number in enumerate(numbers):
-            if number > self._at:
-                self._video.skip_frames(number - self._at)
+        for slot in range(len(out)):
             picture = _trying(self._video.next)
-            self._at = number + 1
             if picture.shape != out.shape[1:]:
                 raise RefusedError("pictures of another shape")
             out[slot] = picture.asnumpy()

@@ -57,7 +57,8 @@ class Child:
                 stderr=errors,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                env=os.environ | dict.fromkeys(ONE_THREAD, "1"),
+                # Hostile video must not find the token of the Ray session it is decoded in.
+                env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | dict.fromkeys(ONE_THREAD, "1"),
             )
         finally:
             theirs.close()

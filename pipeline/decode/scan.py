@@ -42,7 +42,8 @@ class Scan:
     ``ticks`` are the times of the pictures shown, in units of ``time_base`` seconds, increasing. With ``numbered``,
     the container keeps no presentation times (AVI): the k-th picture out of the decoder has the k-th time. Without,
     a picture carries its own. ``keys`` are (presentation, decoding) times of pictures where decoding can begin.
-    ``start`` is where a player's clock begins, in seconds. ``rate`` is pictures a second. ``doubt`` says why only PyAV may decode the file, or is "".
+    ``start`` is where a player's clock begins, in seconds.
+    ``rate`` is pictures a second. ``doubt`` says why only PyAV may decode the file, or is "".
     """
 
     ticks: tuple[int, ...]

@@ -128,8 +128,8 @@ def _packets(
     container.seek(key[1], stream=stream)
     packets = container.demux(stream)
     first = next(packets)
-    if not first.is_keyframe or (first.pts, first.dts) != key:
-        # Elsewhere than meant. An empty hand makes the reader begin again from the first picture.
+    if not first.is_keyframe or first.pts is None or first.pts > key[0]:
+        # Too late, or not where decoding can begin. An empty hand makes the reader start again from the first picture.
         return
     yield first
     yield from packets

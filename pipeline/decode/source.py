@@ -25,6 +25,11 @@ def refusal(error: OSError) -> ClipError:
     return ClipError(*_REFUSALS.get(code, ("unreadable", os.strerror(code))))
 
 
+def identity(status: os.stat_result) -> tuple[int, ...]:
+    """What stays as it is while nobody writes to the file: device, inode, size, and the times of its last changes."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 class Source:
     """A regular file, open for reading. ``path`` names the open file itself, for libraries that want a name.
 
@@ -39,30 +44,28 @@ class Source:
         except OSError as error:
             raise refusal(error) from None
         try:
-            self.size = self._checked_size()
+            self.identity = self._checked()
         except BaseException:
             self.close()
             raise
+        self.size = self.identity[2]
         self.path = f"/proc/self/fd/{self._descriptor}"
-        self._digest: str | None = None
 
-    def _checked_size(self) -> int:
+    def _checked(self) -> tuple[int, ...]:
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ClipError("not-a-file", "a pipe, a socket or a device")
         if status.st_size == 0:
             raise ClipError("empty", "the file has no bytes")
-        return status.st_size
+        return identity(status)
 
     def sha256(self) -> str:
-        """Hex digest of the file's bytes, read once."""
-        if self._digest is None:
-            try:
-                with Path(self.path).open("rb") as file:
-                    self._digest = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise refusal(error) from None
-        return self._digest
+        """Hex digest of the file's bytes, all of which are read."""
+        try:
+            with Path(self.path).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise refusal(error) from None
 
     def head(self, size: int = 64) -> bytes:
         """The first bytes."""

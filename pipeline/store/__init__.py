@@ -2,6 +2,6 @@
 
 from frame.pipeline.store.files import CacheError
 from frame.pipeline.store.layout import CacheMeta, Column
-from frame.pipeline.store.reader import Cache, open_cache
+from frame.pipeline.store.reader import Cache, open_cache, reopen
 
-__all__ = ["Cache", "CacheError", "CacheMeta", "Column", "open_cache"]
+__all__ = ["Cache", "CacheError", "CacheMeta", "Column", "open_cache", "reopen"]

@@ -1,19 +1,25 @@
 """Copying a cache, or a part of it, into either store. What is read is checked, and stored values are copied as they
-are, never encoded again: a cache exported to the other store and back is the same, byte for byte."""
+are, never encoded again: a cache exported to the other store and back is the same, byte for byte.
+
+A copy is one whole: columns that were added later, and lie in tar files of their own, join the others. In tar files a
+clip that failed in some of the columns is left out of all of them, because a sample has all of its files or is none;
+into Zarr every column goes with the clips it has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from frame.pipeline.store.files import CacheError, writer_folder
-from frame.pipeline.store.layout import INDEX, META, CacheMeta, StoreKind
+from frame.pipeline.store.codecs import decode
+from frame.pipeline.store.files import TMP, CacheError, disk_error, writer_folder
+from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta, StoreKind
 from frame.pipeline.store.reader import Cache, open_cache
-from frame.pipeline.store.receipts import Receipt
+from frame.pipeline.store.receipts import Receipt, moments_of
 from frame.pipeline.store.stats import write_statistics
 from frame.pipeline.store.verify import check_units
 from frame.pipeline.store.writer import UnitData, commit_unit, with_metadata, write_metadata
@@ -34,15 +40,21 @@ def export(
     something else, a unit is not committed, or anything in ``source`` is damaged.
     """
     meta, files = with_metadata(_meta(source, to, units, columns))
-    _require_place(destination, meta)
-    destination.mkdir(parents=True, exist_ok=True)
+    table = source.index  # compared with its checksum, and so is what is copied below
+    index = (source.path / INDEX).read_bytes()
+    _require_place(destination, meta, {**files, INDEX: index})
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, destination) from error
     with writer_folder(destination) as tmp:
-        write_metadata(destination, meta, files, (source.path / INDEX).read_bytes(), tmp=tmp)
+        write_metadata(destination, meta, files, index, tmp=tmp)
         copy = open_cache(destination)
         states = check_units(copy, copy.expected_units, deep=True)
         for state in states:
             if state.problems:
-                commit_unit(destination, meta, source.index, _read_unit(source, meta, state.unit), tmp=tmp)
+                for data in _read_unit(source, meta, state.unit):
+                    commit_unit(destination, meta, table, data, tmp=tmp)
             tick()
         write_statistics(copy, tmp=tmp)
     return open_cache(destination)
@@ -50,13 +62,15 @@ def export(
 
 def _meta(source: Cache, to: StoreKind, units: Sequence[int] | None, columns: Sequence[str] | None) -> CacheMeta:
     chosen = list(source.columns) if columns is None else list(columns)
-    unknown = [name for name in chosen if name not in source.columns]
-    outside = [unit for unit in units or () if unit not in source.expected_units]
-    if unknown or outside or not chosen:
+    wrong = [f"There is no column {name!r}." for name in chosen if name not in source.columns]
+    wrong += [f"There is no unit {unit}." for unit in units or () if unit not in source.expected_units]
+    if not chosen or (units is not None and not units):
+        wrong.append("Nothing is chosen for export.")
+    if wrong:
         raise CacheError(
-            what=f"The cache has no {'column ' + unknown[0] if unknown else f'unit {outside[0]}' if outside else 'such columns'}.",
+            what=wrong[0],
             where=str(source.path),
-            why=f"columns {', '.join(source.columns)}; units 0 to {source.units - 1}",
+            why=f"it has columns {', '.join(source.columns)}; {len(source.expected_units)} units",
         )
     kept = {name: replace(column, part="") for name, column in source.columns.items() if name in chosen}
     teachers = {column.teacher for column in kept.values()}
@@ -72,7 +86,8 @@ def _meta(source: Cache, to: StoreKind, units: Sequence[int] | None, columns: Se
     )
 
 
-def _require_place(destination: Path, meta: CacheMeta) -> None:
+def _require_place(destination: Path, meta: CacheMeta, files: Mapping[str, bytes]) -> None:
+    """Raise ``CacheError`` unless ``destination`` is new, empty, or holds this very export, however little of it."""
     if (destination / META).exists():
         if open_cache(destination).meta != meta:
             raise CacheError(
@@ -81,34 +96,60 @@ def _require_place(destination: Path, meta: CacheMeta) -> None:
                 why="its plan, columns or store differ from what this export would write",
                 fix="Give a new folder.",
             )
-    elif destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise CacheError(what="The destination is not empty.", where=str(destination), fix="Give a new folder.")
+        return
+    if destination.exists() and not destination.is_dir():
+        raise CacheError(what="The destination is a file.", where=str(destination), fix="Give a new folder.")
+    ours = {**files, META_COPY: meta.to_bytes()}
+    for path in sorted(destination.rglob("*")):
+        name = path.relative_to(destination).as_posix()
+        if not path.is_dir() and not name.startswith(f"{TMP}/") and not _holds(path, ours.get(name)):
+            raise CacheError(
+                what="The destination is not empty.",
+                where=str(destination),
+                why=f"it holds {name}, which is not of this export",
+                fix="Give a new folder.",
+            )
 
 
-def _read_unit(source: Cache, meta: CacheMeta, unit: int) -> UnitData:
-    """A unit's stored values, as they are. A clip that failed in one of the columns is left out of all of them."""
+def _holds(path: Path, content: bytes | None) -> bool:
+    return content is not None and path.stat().st_size == len(content) and path.read_bytes() == content
+
+
+def _read_unit(source: Cache, meta: CacheMeta, unit: int) -> list[UnitData]:
+    """A unit's stored values, as they are: columns that lack the same clips together, for tar files all of them."""
     receipt = _receipt(source, unit)
-    mask = np.ones(meta.rows_per_unit, dtype=bool)
-    for name in meta.columns:
-        mask &= source.readable(name, unit)
+    masks = {name: source.readable(name, unit) for name in meta.columns}
+    if meta.store == "webdataset":
+        common = np.logical_and.reduce(list(masks.values()))
+        return [_read_columns(source, meta, receipt, list(masks), common)]
+    alike: dict[bytes, list[str]] = {}
+    for name, mask in masks.items():
+        alike.setdefault(mask.tobytes(), []).append(name)
+    return [_read_columns(source, meta, receipt, names, masks[names[0]]) for names in alike.values()]
+
+
+def _read_columns(source: Cache, meta: CacheMeta, receipt: Receipt, names: list[str], mask: np.ndarray) -> UnitData:
     rows = np.flatnonzero(mask)
     values: dict[str, np.ndarray] = {}
-    for name, column in meta.columns.items():
-        runs = [source.read_arrays(name, unit, low, high) for low, high in _runs(rows)]
-        for spec in column.arrays(meta.rows_per_unit):
+    for name in names:
+        runs = [source.read_arrays(name, receipt.unit, low, high) for low, high in _runs(rows)]
+        for spec in meta.columns[name].arrays(meta.rows_per_unit):
             empty = np.empty((0, *spec.shape), dtype=spec.dtype)
             values[spec.name] = np.concatenate([empty, *(run[spec.name] for run in runs)])
-    entries = {name: receipt.columns[name] for name in meta.columns}
+    entries = {name: receipt.columns[name] for name in names}
     found: dict[str, Any] = {
         key: {name: value for name, entry in entries.items() if (value := getattr(entry, key)) is not None}
         for key in ("loss", "moments", "software")
     }
+    for name, entry in entries.items():
+        if entry.rows != len(rows) and name in found["moments"]:  # the statistics are of the rows that are there
+            found["moments"][name] = moments_of(decode(meta.columns[name], values))
     failed = {
         clip: (failure.reason, failure.detail)
         for clip, failure in receipt.failed.items()
-        if set(failure.columns) & set(meta.columns)
+        if set(failure.columns) & set(names)
     }
-    return UnitData(unit=unit, rows=rows, values=values, failed=failed, **found)
+    return UnitData(unit=receipt.unit, rows=rows, values=values, failed=failed, **found)
 
 
 def _receipt(source: Cache, unit: int) -> Receipt:

@@ -2,7 +2,7 @@
 
 The protocol: write the whole file under a temporary name on the same file system, flush it to the disk, rename it onto
 its final name, flush the folder. A name therefore holds either the whole file or what it held before. Temporary files
-live in ``CACHE/tmp/<writer>/``; a writer holds a lock on its folder for as long as it lives, and the kernel lets go of
+live in ``CACHE/tmp/<writer>/``; a writer holds a lock in its folder for as long as it lives, and the kernel lets go of
 the lock when it dies, however it dies, so leftovers are told from work in progress without looking at any clock.
 """
 
@@ -21,7 +21,9 @@ from pathlib import Path
 from frame.manifests.errors import InputError
 
 TMP = "tmp"
+_LOCK = "lock"
 _BLOCK = 1 << 20
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # what a file system answers that has no locks
 
 
 class CacheError(InputError):
@@ -59,7 +61,7 @@ def write_durable(path: Path, data: bytes | memoryview, *, tmp: Path) -> None:
     """
     partial = tmp / f"{uuid.uuid4().hex}.partial"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with partial.open("wb", buffering=0) as file:
             view = memoryview(data).cast("B")
             while len(view):
@@ -70,6 +72,15 @@ def write_durable(path: Path, data: bytes | memoryview, *, tmp: Path) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise disk_error(error, path) from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Make ``folder`` and its parents; each new one is flushed into its parent, so that no power cut takes it back."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync_folder(folder.parent)
 
 
 def disk_error(error: OSError, path: Path) -> CacheError:
@@ -91,59 +102,109 @@ def writer_folder(cache: Path) -> Iterator[Path]:
 
     Folders of writers that have died are removed on the way in and out; those of living ones are left alone.
     """
-    root = cache / TMP
-    folder = root / uuid.uuid4().hex
-    try:
-        folder.mkdir(parents=True)
-        lock = _lock(folder)
-    except OSError as error:
-        raise disk_error(error, folder) from error
+    folder, lock = _claim_folder(cache / TMP)
     try:
         remove_leftovers(cache)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        os.close(lock)
         remove_leftovers(cache)
+
+
+def _claim_folder(root: Path) -> tuple[Path, int]:
+    """A new locked folder in ``root``. Another writer's clean-up may take it before it is locked: then the next."""
+    while True:
+        folder = root / uuid.uuid4().hex
+        try:
+            root.mkdir(exist_ok=True)
+            folder.mkdir()
+            lock = _lock(folder / _LOCK, wait=False)
+        except FileNotFoundError:
+            if root.parent.is_dir():
+                continue
+            raise disk_error(FileNotFoundError(errno.ENOENT, "the cache's folder is gone"), folder) from None
+        except OSError as error:
+            raise disk_error(error, folder) from error
+        if lock is not None:
+            return folder, lock
 
 
 def remove_leftovers(cache: Path) -> None:
     """Remove temporary folders whose writer is gone, and ``tmp`` itself when nobody writes."""
     root = cache / TMP
-    if not root.is_dir():
-        return
-    for folder in root.iterdir():
-        lock = _lock(folder)
-        if lock is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
     try:
+        for entry in root.iterdir():
+            _remove_if_dead(entry)
         root.rmdir()
     except OSError:
-        return  # another writer is at work
+        return  # there is none, another writer is at work, or we may not
 
 
-def _lock(folder: Path) -> int | None:
-    """Take the folder's lock; None when a living writer holds it or the folder is already gone."""
+def _remove_if_dead(entry: Path) -> None:
+    """Remove a writer's folder, or the lock of ``exclusive``, if its owner has died."""
+    shared = entry.name == _LOCK
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        lock = _lock(entry if shared else entry / _LOCK, wait=False, needed=True)
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        return  # another writer has just removed it, or it is none of ours
+    if lock is None:
+        return
+    if shared:
+        entry.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(entry, ignore_errors=True)
+    os.close(lock)
 
 
 @contextmanager
 def exclusive(cache: Path) -> Iterator[None]:
-    """Hold the cache's lock for a short change of ``cache.json``. It saves work; safety rests on the renames."""
-    descriptor = os.open(cache, os.O_RDONLY | os.O_DIRECTORY)
+    """Hold the cache's lock for a short change of ``cache.json`` or a receipt. Safety rests on the renames; without the
+    lock, two changes at once would lose one of them, and the next build would make it again."""
+    root = cache / TMP
+    while True:
+        try:
+            root.mkdir(exist_ok=True)
+            lock = _lock(root / _LOCK, wait=True)
+            break
+        except FileNotFoundError:
+            if not cache.is_dir():
+                raise disk_error(FileNotFoundError(errno.ENOENT, "the cache's folder is gone"), cache) from None
+        except OSError as error:
+            raise disk_error(error, root) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        (root / _LOCK).unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+        remove_leftovers(cache)
+
+
+def _lock(path: Path, *, wait: bool, needed: bool = False) -> int | None:
+    """Lock the file ``path``, made if it is not there; None when somebody else holds it.
+
+    It is a file opened for writing because NFS locks nothing else exclusively. Where the file system has no locks at
+    all, a descriptor without a lock is returned, or None if the lock is ``needed``. Raises ``FileNotFoundError`` when
+    the folder is gone.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # Whoever held it before may have removed the file, and a lock on a file without a name protects nothing.
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno in _NO_LOCKS and not needed:
+                return descriptor
+            os.close(descriptor)
+            if error.errno in _NO_LOCKS:
+                return None
+            raise
         os.close(descriptor)

@@ -7,6 +7,7 @@ column, two for an int8 one (the integers and one scale a token).
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ FORMAT = 1
 FRAMES = "frames"
 META, META_COPY, INDEX = "cache.json", "cache.copy.json", "index.parquet"
 RECEIPTS, STATS, SHARDS = "receipts", "stats", "shards"
-_NAME = re.compile(r"^[A-Za-z0-9_-]{1,100}(\.[a-z]{1,16}){0,2}$")
+# No underscore at the start: webdataset takes such members for its own, and neither writes nor decodes them.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}(\.[a-z]{1,16}){0,2}")
 _MAX_ROW_BYTES = 1 << 30
 _CHUNK_BYTES = 1 << 16
 
@@ -95,8 +97,14 @@ class Column:
     part: str = ""
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name) or (self.part and not _NAME.match(self.part)):
-            raise CacheError(what=f"{self.name!r} cannot be the name of a column.", where=META)
+        for name in (self.name, self.part or self.name):
+            if not _NAME.fullmatch(name):
+                raise CacheError(
+                    what=f"{name!r} cannot be the name of a column.",
+                    where=META,
+                    why="it becomes a folder: letters, digits, - and _, the first a letter or digit",
+                    fix="Give the teacher another name: --teachers ALIAS=NAME.",
+                )
         if not self.shape or any(not 0 < length <= 1 << 20 for length in self.shape):
             raise CacheError(what=f"Column {self.name!r} has the impossible shape {self.shape}.", where=META)
 
@@ -162,6 +170,17 @@ class CacheMeta:
     teachers: dict[str, dict[str, Any]]
     metadata: dict[str, str]
 
+    def __post_init__(self) -> None:
+        specs = [spec for column in self.columns.values() for spec in column.arrays(self.rows_per_unit)]
+        names = sorted(spec.name.lower() for spec in specs)
+        if twice := [a for a, b in itertools.pairwise(names) if a == b]:
+            raise CacheError(
+                what=f"Two columns would share the name {twice[0]!r}.",
+                where=META,
+                why="names must differ by more than capitals, which many file systems and webdataset do not tell apart",
+                fix="Give one of the teachers another name: --teachers ALIAS=NAME.",
+            )
+
     @property
     def units(self) -> int:
         """Number of units; ``rows`` counts every row of them, used or not."""
@@ -225,14 +244,24 @@ def parse_meta(data: bytes, *, where: Path) -> CacheMeta:
             columns=columns,
             **{key: value[key] for key in CacheMeta.__slots__ if key != "columns"},
         )
-        consistent = meta.rows % meta.rows_per_unit == 0 and 0 < meta.rows_per_unit <= meta.rows <= 1 << 48
-        consistent = consistent and meta.store in ("zarr", "webdataset") and meta.plan_id == value["plan"]
-        meta.arrays()
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        consistent = _plausible(meta) and meta.plan_id == value["plan"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CacheError(what="cache.json lacks something it must have.", where=str(where), why=repr(error)) from error
     if not consistent:
         raise CacheError(what="cache.json contradicts itself.", where=str(where))
     return meta
+
+
+def _plausible(meta: CacheMeta) -> bool:
+    """Do the values make a cache at all? A matching checksum says who damaged it, not that it makes sense."""
+    return (
+        all(type(number) is int for number in (meta.rows, meta.rows_per_unit))
+        and 0 < meta.rows_per_unit <= meta.rows <= 1 << 48
+        and meta.rows % meta.rows_per_unit == 0
+        and meta.store in ("zarr", "webdataset")
+        and bool(meta.columns)
+        and all(column.teacher is None or column.teacher in meta.teachers for column in meta.columns.values())
+    )
 
 
 def _check_format(data: bytes, where: Path) -> dict[str, Any]:

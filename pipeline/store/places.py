@@ -1,17 +1,17 @@
 """Where the rows of one array of one unit lie in a file, for both stores, and reading them by offset.
 
 Both stores come down to the same thing: chunks of a known length at known offsets of one file, each with a crc32c. A
-run of chunks is fetched by one vectored read straight into the caller's array; nothing is copied twice, and nothing is
+run of chunks is fetched by vectored reads straight into the caller's array; nothing is copied twice, and nothing is
 handed out before its checksum has been compared.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import google_crc32c
 import numpy as np
@@ -20,7 +20,12 @@ from frame.pipeline.store import tar_unit, zarr_unit
 from frame.pipeline.store.layout import FRAMES, ArraySpec
 from frame.pipeline.store.receipts import FileEntry
 
-_VECTORS = 512  # buffers in one vectored read; the system's limit is 1,024
+# What is read at once is checked at once, while it still lies in the processor's cache: from memory, the checksum runs
+# at a quarter of that speed. Fewer bytes would cost more calls.
+_BATCH_BYTES = 1 << 20
+_BATCH_CHUNKS = 500  # two buffers each in one vectored read; the system's limit is 1,024
+
+_Buffers = Sequence[Any]  # of uint8 arrays, which NumPy's stubs call buffers only from Python 3.12 on
 
 
 class OpenFile:
@@ -29,12 +34,15 @@ class OpenFile:
 
     def __init__(self, path: Path, *, expected_bytes: int) -> None:
         self.path = path
+        self.bytes = expected_bytes
+        self.descriptor = -1
         try:
             self.descriptor = os.open(path, os.O_RDONLY)
+            size = os.fstat(self.descriptor).st_size
         except FileNotFoundError:
-            self.descriptor = -1
             raise zarr_unit.damaged(path, "the file is missing") from None
-        size = os.fstat(self.descriptor).st_size
+        except OSError as error:
+            raise zarr_unit.damaged(path, f"it cannot be opened: {error.strerror}") from error
         if size != expected_bytes:
             raise zarr_unit.damaged(path, f"it has {size:,} bytes, its receipt says {expected_bytes:,}")
 
@@ -42,14 +50,16 @@ class OpenFile:
         if self.descriptor >= 0:
             os.close(self.descriptor)
 
-    def read_into(self, buffers: Sequence[np.ndarray], offset: int) -> None:
-        """Fill ``buffers``, uint8 ``[bytes]`` each, one after the other from ``offset`` on."""
-        wanted = sum(len(buffer) for buffer in buffers)
-        got = os.preadv(self.descriptor, buffers, offset)
-        if got != wanted:
-            self._read_rest(buffers, offset, got)
+    def read_into(self, buffers: _Buffers, offset: int, *, wanted: int) -> None:
+        """Fill ``buffers``, bytes all of them and ``wanted`` together, one after the other from ``offset`` on."""
+        try:
+            got = os.preadv(self.descriptor, buffers, offset)
+            if got != wanted:
+                self._read_rest(buffers, offset, got)
+        except OSError as error:
+            raise zarr_unit.damaged(self.path, f"it cannot be read: {error.strerror}") from error
 
-    def _read_rest(self, buffers: Sequence[np.ndarray], offset: int, got: int) -> None:
+    def _read_rest(self, buffers: _Buffers, offset: int, got: int) -> None:
         # A vectored read may stop early (2 GiB limit, signals); go on from where it stopped.
         before = 0
         for buffer in buffers:
@@ -64,71 +74,96 @@ class OpenFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Places:
-    """Chunks of one array of one unit: ``offsets`` int64 ``[chunks]`` (-1: never written), ``bytes`` int64 and
-    ``checks`` uint32 of the same length (``checks`` None: four bytes behind every chunk)."""
+    """Chunks of one array of one unit, ``chunk_rows`` rows each: where they lie in ``file``.
+
+    Lists, a number a chunk, because a window of frames asks for few of them and a list is the fastest to ask:
+    ``offsets``; ``bytes``; ``ends``, the number of the first chunk after it that does not lie right behind it, or its
+    own for a chunk that was never written; ``checks``, its crc32c (None: four bytes behind every chunk).
+    """
 
     file: OpenFile
     spec: ArraySpec
     chunk_rows: int
-    offsets: np.ndarray
-    bytes: np.ndarray
-    checks: np.ndarray | None
+    offsets: list[int]
+    bytes: list[int]
+    ends: list[int]
+    checks: list[int] | None
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Unit rows ``[start, stop)`` as ``[stop - start, *shape]`` of the stored type."""
-        low, high = start // self.chunk_rows, -(-stop // self.chunk_rows)
-        if (self.offsets[low:high] < 0).any():
-            raise zarr_unit.damaged(self.file.path, f"rows {start} to {stop} were promised but never written")
+        out = np.empty((stop - start, *self.spec.shape), dtype=self.spec.dtype)
+        self.read_into(start, stop, out)
+        return out
+
+    def read_into(self, start: int, stop: int, out: np.ndarray) -> None:
+        """Unit rows ``[start, stop)`` into ``out``, contiguous ``[stop - start, *shape]`` of the stored type."""
+        each = self.chunk_rows
         if self.spec.name == FRAMES and self.checks is not None:
-            return np.stack([self._picture(row) for row in range(start, stop)])
-        shape = ((high - low) * self.chunk_rows, *self.spec.shape)
-        out = np.empty(shape, dtype=self.spec.dtype)
-        self._fill(out.reshape(-1).view(np.uint8).reshape(high - low, -1), low, high)
-        return out[start - low * self.chunk_rows : stop - low * self.chunk_rows]
+            for row in range(start, stop):
+                out[row - start] = self._picture(row)
+        elif each == 1:
+            self._fill(_bytes_of(out, stop - start), start, stop)
+        else:
+            low, high = start // each, -(-stop // each)
+            whole = np.empty(((high - low) * each, *self.spec.shape), dtype=self.spec.dtype)
+            self._fill(_bytes_of(whole, high - low), low, high)
+            out[...] = whole[start - low * each : stop - low * each]
 
     def _fill(self, out: np.ndarray, low: int, high: int) -> None:
         """Read chunks ``[low, high)`` into ``out`` uint8 ``[chunks, bytes]`` and compare their checksums."""
-        gap = 0 if self.checks is not None else 4
-        tails = np.empty((len(out), gap), dtype=np.uint8)
-        for first, last in self._runs(low, high, out.shape[1] + gap):
-            buffers: list[np.ndarray] = []
-            for i in range(first - low, last - low):
-                buffers += [out[i], tails[i]] if gap else [out[i]]
-            self.file.read_into(buffers, int(self.offsets[first]))
-        expected = tails.view("<u4")[:, 0] if self.checks is None else self.checks[low:high]
-        for i, chunk in enumerate(out):
-            if google_crc32c.value(chunk) != expected[i]:
-                row = (low + i) * self.chunk_rows
-                raise zarr_unit.damaged(self.file.path, f"the checksum of rows from {row} on fails")
+        limit = min(max(_BATCH_BYTES // out.shape[1], 1), _BATCH_CHUNKS)
+        first = low
+        while first < high:
+            last = min(self.ends[first], high, first + limit)
+            if last == first:
+                raise zarr_unit.damaged(self.file.path, f"row {first * self.chunk_rows} of its unit was never written")
+            chunks = list(out[first - low : last - low])
+            expected = self._fetch(chunks, first, last)
+            if [google_crc32c.value(chunk) for chunk in chunks] != expected:
+                rows = f"{first * self.chunk_rows} to {last * self.chunk_rows}"
+                raise zarr_unit.damaged(self.file.path, f"a checksum in rows {rows} of its unit fails")
+            first = last
 
-    def _runs(self, low: int, high: int, stride: int) -> list[tuple[int, int]]:
-        """Ranges of chunks that lie one behind the other in the file, at most ``_VECTORS`` buffers each."""
-        breaks = np.flatnonzero(np.diff(self.offsets[low:high]) != stride) + low + 1
-        edges = [low, *breaks.tolist(), high]
-        limit = _VECTORS // 2
-        return [
-            (first, min(first + limit, end))
-            for begin, end in itertools.pairwise(edges)
-            for first in range(begin, end, limit)
-        ]
+    def _fetch(self, chunks: list[np.ndarray], first: int, last: int) -> list[int]:
+        """Read chunks ``[first, last)``, neighbours in the file, into ``chunks``; the checksums they should have."""
+        count, size = last - first, len(chunks[0])
+        if self.checks is not None:
+            self.file.read_into(chunks, self.offsets[first], wanted=count * size)
+            return self.checks[first:last]
+        tails = np.empty((count, 4), dtype=np.uint8)
+        buffers = chunks * 2
+        buffers[::2] = chunks
+        buffers[1::2] = tails
+        self.file.read_into(buffers, self.offsets[first], wanted=count * (size + 4))
+        return cast(list[int], tails.view("<u4")[:, 0].tolist())
 
     def _picture(self, row: int) -> np.ndarray:
         assert self.checks is not None
-        data = np.empty(int(self.bytes[row]), dtype=np.uint8)
-        self.file.read_into([data], int(self.offsets[row]))
+        if self.ends[row] == row:
+            raise zarr_unit.damaged(self.file.path, f"the picture of row {row} of its unit was never written")
+        data = np.empty(self.bytes[row], dtype=np.uint8)
+        self.file.read_into([data], self.offsets[row], wanted=len(data))
         if google_crc32c.value(data) != self.checks[row]:
-            raise zarr_unit.damaged(self.file.path, f"the checksum of the picture of row {row} fails")
+            raise zarr_unit.damaged(self.file.path, f"the checksum of the picture of row {row} of its unit fails")
         try:
-            return tar_unit.decode_png(data.tobytes(), self.spec.shape)
+            return tar_unit.decode_png(data.data, self.spec.shape)
         except (OSError, ValueError) as error:
-            raise zarr_unit.damaged(self.file.path, f"the picture of row {row}: {error}") from error
+            raise zarr_unit.damaged(self.file.path, f"the picture of row {row} of its unit: {error}") from error
 
 
-def zarr_places(file: OpenFile, spec: ArraySpec, *, rows_per_unit: int, size: int) -> Places:
+def _bytes_of(array: np.ndarray, chunks: int) -> np.ndarray:
+    return array.reshape(chunks, -1).view(np.uint8)
+
+
+def zarr_places(file: OpenFile, spec: ArraySpec, *, rows_per_unit: int) -> Places:
     """Places in a Zarr shard, from its own index."""
-    offsets = zarr_unit.locate(spec, file.path, rows_per_unit=rows_per_unit, size=size)
-    lengths = np.full(len(offsets), spec.row_bytes * spec.chunk_rows, dtype=np.int64)
-    return Places(file=file, spec=spec, chunk_rows=spec.chunk_rows, offsets=offsets, bytes=lengths, checks=None)
+    index = np.empty(zarr_unit.index_bytes(spec, rows_per_unit), dtype=np.uint8)
+    if len(index) > file.bytes:
+        raise zarr_unit.damaged(file.path, "it is too short for its index")
+    file.read_into([index], file.bytes - len(index), wanted=len(index))
+    offsets = zarr_unit.locate(spec, index.tobytes(), file.path, size=file.bytes)
+    lengths = np.where(offsets < 0, 0, spec.row_bytes * spec.chunk_rows)
+    return _places(file, spec, spec.chunk_rows, offsets, lengths, None)
 
 
 def tar_places(file: OpenFile, spec: ArraySpec, entry: FileEntry, *, rows_per_unit: int) -> Places:
@@ -138,10 +173,33 @@ def tar_places(file: OpenFile, spec: ArraySpec, entry: FileEntry, *, rows_per_un
     checks = np.zeros(rows_per_unit, dtype=np.uint32)
     for row, start, length, sums in (entry.members or {}).get(spec.name, []):
         count = len(sums)
-        each = length // count
+        each = length // max(count, 1)
         if row < 0 or row + count > rows_per_unit or start < 0 or start + length > entry.bytes:
             raise zarr_unit.damaged(file.path, "its receipt names impossible places")
         offsets[row : row + count] = start + each * np.arange(count)
         lengths[row : row + count] = each
         checks[row : row + count] = sums
-    return Places(file=file, spec=spec, chunk_rows=1, offsets=offsets, bytes=lengths, checks=checks)
+    return _places(file, spec, 1, offsets, lengths, checks)
+
+
+def _places(
+    file: OpenFile,
+    spec: ArraySpec,
+    chunk_rows: int,
+    offsets: np.ndarray,
+    lengths: np.ndarray,
+    checks: np.ndarray | None,
+) -> Places:
+    gap = 4 if checks is None else 0
+    count = len(offsets)
+    last = np.append(offsets[:-1] + lengths[:-1] + gap != offsets[1:], True)  # of its run of neighbours
+    ends = np.minimum.accumulate(np.where(last, np.arange(1, count + 1), count)[::-1])[::-1]
+    return Places(
+        file=file,
+        spec=spec,
+        chunk_rows=chunk_rows,
+        offsets=offsets.tolist(),
+        bytes=lengths.tolist(),
+        ends=np.where(offsets < 0, np.arange(count), ends).tolist(),
+        checks=None if checks is None else checks.tolist(),
+    )

@@ -6,6 +6,8 @@ hands anything out. What is missing, failed or damaged is an error that names th
 
 from __future__ import annotations
 
+import resource
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ import pyarrow as pa
 from frame.pipeline.store import codecs, tar_unit, zarr_unit
 from frame.pipeline.store.files import CacheError, sha256_bytes
 from frame.pipeline.store.index import RowMap, failed_at_plan, read_index
-from frame.pipeline.store.layout import INDEX, META, ArraySpec, CacheMeta, Column, parse_meta
+from frame.pipeline.store.layout import INDEX, META, CacheMeta, Column, parse_meta
 from frame.pipeline.store.places import OpenFile, Places, tar_places, zarr_places
 from frame.pipeline.store.receipts import Receipt, merge_moments, read_receipt, receipt_units
 
-_OPEN_PLACES = 256  # shards kept open; at the usual limit of 1,024 descriptors this leaves room for others
+_OPEN_UNITS = 200  # columns of units kept open at most; each holds one file, or two
 
 
 def open_cache(path: str | Path) -> Cache:
@@ -41,6 +43,34 @@ def open_cache(path: str | Path) -> Cache:
     return Cache(root, parse_meta(data, where=meta_path))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Opened:
+    """One column of one unit, open: where its arrays lie, values first, and a 1 for every row that holds no frame."""
+
+    places: tuple[Places, ...]
+    gaps: bytes
+
+    def unreadable(self, low: int, high: int) -> bool:
+        return self.gaps.find(1, low, high) >= 0
+
+
+def reopen(path: Path) -> Cache:
+    """``open_cache`` that does with either copy of ``cache.json``: for finding and repairing damage, not for reading."""
+    try:
+        return open_cache(path)
+    except CacheError:
+        copy = path / META_COPY
+        if not copy.is_file():
+            raise
+        try:
+            meta = parse_meta(copy.read_bytes(), where=copy)
+        except CacheError:
+            meta = None
+        if meta is None:
+            raise
+        return Cache(path, meta)
+
+
 class Cache:
     """One open cache. Cheap to pickle and safe in forked or spawned workers and threads: it holds no locks and no
     file positions, and a copy opens its own files."""
@@ -54,9 +84,11 @@ class Cache:
         self._index: pa.Table | None = None
         self._row_map: RowMap | None = None
         self._receipts: dict[int, Receipt] = {}
-        self._files: dict[str, OpenFile] = {}
-        self._places: dict[tuple[str, int], Places] = {}
+        self._open_units: dict[tuple[str, int], _Opened] = {}
         self._readable: dict[tuple[str, int], np.ndarray] = {}
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # Up to a quarter of the descriptors that this process may have (-1: any number).
+        self._most_open = max(1, min(_OPEN_UNITS, descriptors // 8)) if descriptors > 0 else _OPEN_UNITS
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "meta": self.meta}
@@ -108,16 +140,17 @@ class Cache:
 
     def receipt(self, unit: int) -> Receipt | None:
         """The receipt of ``unit``, None while it is not committed."""
-        if unit not in self._receipts:
+        receipt = self._receipts.get(unit)
+        if receipt is None:
             receipt = read_receipt(self.path, unit, plan_id=self.meta.plan_id)
-            if receipt is None:
-                return None  # not remembered: a build may commit it at any moment
-            self._receipts[unit] = receipt
-        return self._receipts[unit]
+            if receipt is not None:  # else not remembered: a build may commit it at any moment
+                self._receipts[unit] = receipt
+        return receipt
 
     def receipts(self) -> dict[int, Receipt]:
         """The receipts of all committed units."""
-        found = ((unit, self.receipt(unit)) for unit in receipt_units(self.path))
+        expected = set(self.expected_units)
+        found = ((unit, self.receipt(unit)) for unit in receipt_units(self.path) if unit in expected)
         return {unit: receipt for unit, receipt in found if receipt is not None}
 
     def failed(self) -> dict[str, tuple[str, str]]:
@@ -140,7 +173,8 @@ class Cache:
     def readable(self, column: str, unit: int) -> np.ndarray:
         """Which rows of ``unit`` can be read, bool ``[rows_per_unit]``: those of clips that did not fail."""
         key = (column, unit)
-        if key not in self._readable:
+        mask = self._readable.get(key)
+        if mask is None:
             receipt = self._committed(column, unit)
             mask = np.zeros(self.meta.rows_per_unit, dtype=bool)
             for part in self.row_map.clips(unit):
@@ -148,7 +182,7 @@ class Cache:
                 if failure is None or column not in failure.columns:
                     mask[part.start : part.stop] = True
             self._readable[key] = mask
-        return self._readable[key]
+        return mask
 
     def read(self, column: str, start: int, stop: int) -> np.ndarray:
         """Rows ``[start, stop)`` of a column as ``[stop - start, *shape]``, dequantised: float16, frames uint8.
@@ -160,23 +194,30 @@ class Cache:
         if not 0 <= start <= stop <= self.meta.rows:
             raise IndexError(f"rows {start} to {stop} of a cache with {self.meta.rows}")
         size = self.meta.rows_per_unit
-        pieces = []
+        out = np.empty((stop - start, *wanted.shape), dtype=wanted.dtype)
         for unit in range(start // size, -(-stop // size)):
-            low, high = max(start - unit * size, 0), min(stop - unit * size, size)
+            first = unit * size
+            low, high = max(start, first), min(stop, first + size)
             if low < high:
-                pieces.append(self._read_unit(wanted, unit, low, high))
-        if len(pieces) == 1:
-            return pieces[0]
-        return np.concatenate(pieces) if pieces else np.empty((0, *wanted.shape), dtype=wanted.dtype)
+                self._read_unit(wanted, unit, low - first, high - first, out[low - start : high - start])
+        return out
 
     def read_arrays(self, column: str, unit: int, low: int, high: int) -> dict[str, np.ndarray]:
         """Unit rows ``[low, high)`` of a column as they are stored, by array name."""
-        self._require_rows(column, unit, low, high)
-        specs = self._column(column).arrays(self.meta.rows_per_unit)
-        return {spec.name: self._place(spec, column, unit).read(low, high) for spec in specs}
+        opened = self._opened(column, unit)
+        if opened.unreadable(low, high):
+            raise self._no_frame(column, unit, low, high)
+        return {place.spec.name: place.read(low, high) for place in opened.places}
 
-    def _read_unit(self, column: Column, unit: int, low: int, high: int) -> np.ndarray:
-        return codecs.decode(column, self.read_arrays(column.name, unit, low, high))
+    def _read_unit(self, column: Column, unit: int, low: int, high: int, out: np.ndarray) -> None:
+        opened = self._opened(column.name, unit)
+        if opened.unreadable(low, high):
+            raise self._no_frame(column.name, unit, low, high)
+        if column.encoding == "int8":
+            values, scale = (place.read(low, high) for place in opened.places)
+            codecs.dequantise(values, scale, out)
+        else:
+            opened.places[0].read_into(low, high, out)
 
     def _column(self, name: str) -> Column:
         try:
@@ -205,14 +246,12 @@ class Cache:
             )
         return receipt
 
-    def _require_rows(self, column: str, unit: int, low: int, high: int) -> None:
-        mask = self.readable(column, unit)
-        if mask[low:high].all():
-            return
-        row = int(low + np.argmin(mask[low:high]))
+    def _no_frame(self, column: str, unit: int, low: int, high: int) -> CacheError:
+        """The error for unit rows ``[low, high)``, of which some cannot be read."""
+        row = int(low + np.argmin(self.readable(column, unit)[low:high]))
         owner = next((part for part in self.row_map.clips(unit) if part.start <= row < part.stop), None)
         failure = self._committed(column, unit).failed.get(owner.clip) if owner else None
-        raise CacheError(
+        return CacheError(
             what=f"Row {unit * self.meta.rows_per_unit + row} of column {column!r} holds no frame.",
             where=str(self.path),
             why=f"clip {owner.clip!r} failed: {failure.reason}: {failure.detail}"
@@ -221,26 +260,31 @@ class Cache:
             fix="Take rows from `index` (first_row, n_frames), and leave out the clips that `failed()` names.",
         )
 
-    def _place(self, spec: ArraySpec, column: str, unit: int) -> Places:
-        key = (spec.name, unit)
-        if key not in self._places:
-            if len(self._places) >= _OPEN_PLACES:
-                self._places.pop(next(iter(self._places), key), None)
-                self._files.clear()  # files still in use stay open: their places hold them
-            self._places[key] = self._open_place(spec, column, unit)
-        return self._places[key]
+    def _opened(self, column: str, unit: int) -> _Opened:
+        # Other threads may add and evict entries between any two lines here: nothing is looked up twice.
+        key = (column, unit)
+        opened = self._open_units.get(key)
+        if opened is None:
+            mask = self.readable(column, unit)
+            opened = _Opened(places=self._open_places(self._column(column), unit), gaps=(~mask).tobytes())
+            self._open_units[key] = opened
+            while len(self._open_units) > self._most_open:
+                self._open_units.pop(next(iter(list(self._open_units)), key), None)
+        return opened
 
-    def _open_place(self, spec: ArraySpec, column: str, unit: int) -> Places:
-        receipt = self._committed(column, unit)
-        zarr = self.meta.store == "zarr"
-        part = self.meta.columns[column].part
-        name = zarr_unit.shard_name(spec, unit) if zarr else tar_unit.shard_name(unit, part)
+    def _open_places(self, column: Column, unit: int) -> tuple[Places, ...]:
+        receipt = self._committed(column.name, unit)
+        size = self.meta.rows_per_unit
+        specs = column.arrays(size)
+        if self.meta.store == "zarr":
+            files = [self._open(zarr_unit.shard_name(spec, unit), receipt) for spec in specs]
+            return tuple(zarr_places(file, spec, rows_per_unit=size) for file, spec in zip(files, specs, strict=True))
+        name = tar_unit.shard_name(unit, column.part)
+        tar = self._open(name, receipt)
+        return tuple(tar_places(tar, spec, receipt.files[name], rows_per_unit=size) for spec in specs)
+
+    def _open(self, name: str, receipt: Receipt) -> OpenFile:
         entry = receipt.files.get(name)
         if entry is None:
             raise zarr_unit.damaged(self.path / name, "its unit's receipt does not name it")
-        if name not in self._files:
-            self._files[name] = OpenFile(self.path / name, expected_bytes=entry.bytes)
-        size = self.meta.rows_per_unit
-        if zarr:
-            return zarr_places(self._files[name], spec, rows_per_unit=size, size=entry.bytes)
-        return tar_places(self._files[name], spec, entry, rows_per_unit=size)
+        return OpenFile(self.path / name, expected_bytes=entry.bytes)

@@ -116,7 +116,7 @@ def read_receipt(cache: Path, unit: int, *, plan_id: str) -> Receipt | None:
         raise CacheError(
             what="A receipt does not belong to this cache's plan.",
             where=str(path),
-            why=f"it commits unit {receipt.unit} of plan {receipt.plan_id[:12]}, expected unit {unit} of {plan_id[:12]}",
+            why=f"it commits unit {receipt.unit} of plan {receipt.plan_id[:12]}, not unit {unit} of {plan_id[:12]}",
             fix="`frame-cache build CACHE` makes the unit again.",
         )
     return receipt

@@ -1,8 +1,8 @@
 """One unit as a tar file in WebDataset's layout: one sample a clip.
 
-``KEY.json`` says which clip and which of its frames these are, ``KEY.0000.png`` … are its pictures (PNG, because a cache
-must come back from an export exactly as it went in), ``KEY.<array>.npy`` its features. webdataset writes the file, with
-fixed owner and time, so that the same samples give the same bytes.
+``KEY.json`` says which clip and which of its frames these are, ``KEY.0000.png`` … are its pictures (PNG, because a
+cache must come back from an export exactly as it went in), ``KEY.<array>.npy`` its features. webdataset writes the
+file, with fixed owner and time, so that the same samples give the same bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-import webdataset
 from PIL import Image
 
 from frame.pipeline.store.layout import FRAMES, canonical
@@ -38,6 +37,8 @@ def shard_name(unit: int, part: str) -> str:
 
 def encode_tar(samples: Iterable[Sample]) -> tuple[bytes, dict[str, list[list[Any]]]]:
     """The tar's bytes, and where every array's rows lie in it (see ``FileEntry.members``)."""
+    import webdataset  # it imports torch, for seconds, and readers need neither
+
     buffer = io.BytesIO()
     places: dict[str, _Place] = {}
     with webdataset.TarWriter(buffer, encoder=False, mtime=0, user="frame", group="frame", mode=0o644) as writer:

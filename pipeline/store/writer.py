@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from frame.pipeline.store import tar_unit, zarr_unit
-from frame.pipeline.store.files import CacheError, sha256_bytes, write_durable
+from frame.pipeline.store.files import CacheError, exclusive, sha256_bytes, write_durable
 from frame.pipeline.store.index import RowMap
 from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta, Column
 from frame.pipeline.store.receipts import (
@@ -67,8 +67,10 @@ def commit_unit(cache: Path, meta: CacheMeta, index: pa.Table, data: UnitData, *
     """Write a unit's files, then its receipt. Columns that the receipt already commits and ``data`` lacks are kept."""
     columns = _columns_of(meta, data)
     files = dict(_write_files(cache, meta, index, data, columns, tmp=tmp))
-    receipt = _merge(_previous(cache, meta, data.unit), _new_receipt(meta, data, columns, files))
-    write_durable(receipt_path(cache, data.unit), receipt.to_bytes(), tmp=tmp)
+    made = _new_receipt(meta, data, columns, files)
+    with exclusive(cache):  # another build may be adding other columns to the same receipt
+        receipt = _merge(_previous(cache, meta, data.unit), made)
+        write_durable(receipt_path(cache, data.unit), receipt.to_bytes(), tmp=tmp)
     return receipt
 
 
@@ -96,7 +98,9 @@ def _write_files(
                 yield _write(cache, zarr_unit.shard_name(spec, data.unit), shard, (column.name,), None, tmp=tmp)
         return
     for part in sorted({column.part for column in columns}):
-        inside = [column for column in columns if column.part == part]
+        inside = [column for column in meta.columns.values() if column.part == part]
+        if missing := {column.name for column in inside} - {column.name for column in columns}:
+            raise AssertionError(f"unit {data.unit}: {sorted(missing)} lie in the same tar file and would be lost")
         names = [spec.name for column in inside for spec in column.arrays(meta.rows_per_unit)]
         tar, members = tar_unit.encode_tar(_samples(meta, index, data, names))
         kept = tuple(sorted(column.name for column in inside))
@@ -104,7 +108,7 @@ def _write_files(
 
 
 def _write(
-    cache: Path, name: str, content: bytes, columns: tuple[str, ...], members: Any, *, tmp: Path
+    cache: Path, name: str, content: bytes | memoryview, columns: tuple[str, ...], members: Any, *, tmp: Path
 ) -> tuple[str, FileEntry]:
     write_durable(cache / name, content, tmp=tmp)
     entry = FileEntry(bytes=len(content), sha256=sha256_bytes(content), columns=columns, members=members)

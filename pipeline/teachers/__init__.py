@@ -5,7 +5,7 @@ from frame.pipeline.teachers.encode import Encoded, Encoding, decode_int8, encod
 from frame.pipeline.teachers.geometry import Frames, fit_clips, fit_frames, stored_frames, to_pictures
 from frame.pipeline.teachers.names import catalogue
 from frame.pipeline.teachers.spec import Fit, TeacherSpec, resolve, resolve_all
-from frame.pipeline.teachers.teacher import Precision, Teacher, default_precision, finite, load_teacher
+from frame.pipeline.teachers.teacher import Precision, Teacher, finite, load_teacher
 from frame.pipeline.teachers.weights import WeightSource, parse_weights
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "WeightSource",
     "catalogue",
     "decode_int8",
-    "default_precision",
     "encode",
     "finite",
     "fit_clips",

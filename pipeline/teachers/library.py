@@ -26,8 +26,8 @@ class Library(Protocol):
 
     def adapt(
         self, state: Mapping[str, Tensor], model: nn.Module, spec: TeacherSpec, *, may_resample: bool
-    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """Bring a checkpoint to the model's own key names; also the keys dropped because features do not use them."""
+    ) -> dict[str, Tensor]:
+        """Bring a checkpoint to the model's own key names, without the heads and towers that features do not use."""
 
     def features(self, model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
         """[B, 3, S, S] normalised pixels to one tensor [B, ...] for each column suffix."""

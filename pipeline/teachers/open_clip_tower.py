@@ -71,16 +71,15 @@ def adapt(
     spec: TeacherSpec,
     *,
     may_resample: bool,  # noqa: ARG001
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+) -> dict[str, Tensor]:
     """See ``Library.adapt``: the image tower's tensors, under the tower's own names. Nothing is ever resampled."""
     tower = {key.removeprefix(_TOWER): value for key, value in state.items() if key.startswith(_TOWER)}
-    others = [key for key in state if not key.startswith(_TOWER)]
-    problems = [f"unexpected: {key}" for key in others if not _NOT_THE_TOWER.match(key)]
+    problems = [f"unexpected: {key}" for key in state if not key.startswith(_TOWER) and not _NOT_THE_TOWER.match(key)]
     if not tower:
         problems.insert(0, f"missing: every key of the image tower ({_TOWER}...)")
     if problems:
         raise mismatch(problems, where=f"{spec.name} ({spec.model})")
-    return tower, tuple(sorted(others))
+    return tower
 
 
 def features(model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:

@@ -24,11 +24,6 @@ Precision = Literal["float32", "float16", "bfloat16"]
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def default_precision(device: torch.device | str) -> Precision:
-    """float16 on an accelerator, where bfloat16 would miss a cosine of 0.99999; float32 on the processor."""
-    return "float32" if torch.device(device).type == "cpu" else "float16"
-
-
 class Teacher:
     """Calls a frozen model on frames. Made by ``load_teacher``.
 
@@ -85,12 +80,14 @@ class Teacher:
 
 
 def load_teacher(
-    spec: TeacherSpec, *, weights: WeightSource, device: torch.device | str, precision: Precision | None = None
+    spec: TeacherSpec, *, weights: WeightSource, device: torch.device | str, precision: Precision = "float32"
 ) -> Teacher:
     """Build the model of ``spec``, give it its weights, and put it on ``device``.
 
-    ``precision`` defaults to ``default_precision(device)``. Raises InputError where the weights cannot be had or do not
-    fit in every key. The global random state is left as it was.
+    ``precision`` other than float32 is autocast: faster on an accelerator, and less than a feature is promised to be.
+    With DeiT-Tiny's real weights 4 % of the tokens then miss a cosine of 0.99999 in float16 (the worst has 0.9995), and
+    all of them in bfloat16. Raises InputError where the weights cannot be had or do not fit in every key. The global
+    random state is left as it was.
     """
     place = torch.device(device)
     library = library_of(spec.library)
@@ -99,9 +96,7 @@ def load_teacher(
         torch.default_generator.manual_seed(seed)
         model = library.build(spec)
     record = _fill(model, spec, library, weights)
-    return Teacher(
-        spec=spec, model=model, device=place, precision=precision or default_precision(place), weights=record
-    )
+    return Teacher(spec=spec, model=model, device=place, precision=precision, weights=record)
 
 
 def finite(features: Mapping[str, Tensor]) -> Tensor:
@@ -114,7 +109,7 @@ def _fill(model: nn.Module, spec: TeacherSpec, library: Library, weights: Weight
     """Load the weights into the model; what ``record`` says of them."""
     path = _checkpoint(spec, weights)
     if path is not None:
-        state, _ = library.adapt(read_checkpoint(path), model, spec, may_resample=weights.origin == "hub")
+        state = library.adapt(read_checkpoint(path), model, spec, may_resample=weights.origin == "hub")
         load_strictly(model, state, where=str(path))
     return {
         "origin": weights.origin,

@@ -67,9 +67,7 @@ def build(spec: TeacherSpec) -> nn.Module:
     return model.eval()
 
 
-def adapt(
-    state: Mapping[str, Tensor], model: nn.Module, spec: TeacherSpec, *, may_resample: bool
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def adapt(state: Mapping[str, Tensor], model: nn.Module, spec: TeacherSpec, *, may_resample: bool) -> dict[str, Tensor]:
     """See ``Library.adapt``: timm's own conversion of the original repositories' layouts, then heads dropped.
 
     timm's conversion would resample the patch and position embeddings of another architecture until they fit, and drop
@@ -86,8 +84,7 @@ def adapt(
     except Exception as error:
         raise mismatch([f"{type(error).__name__}: {error}"], where=f"{spec.name} ({spec.model})") from error
     wanted = model.state_dict()
-    dropped = tuple(sorted(key for key in converted if key not in wanted and _HEADS.match(key)))
-    return {key: value for key, value in converted.items() if key not in dropped}, dropped
+    return {key: value for key, value in converted.items() if key in wanted or not _HEADS.match(key)}
 
 
 def features(model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:

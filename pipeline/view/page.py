@@ -1,0 +1,114 @@
+"""``render_view``: a cache to one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from frame.manifests.errors import InputError
+from frame.pipeline.store import Cache
+from frame.pipeline.view import facts, text
+from frame.pipeline.view.choose import choose_clips
+from frame.pipeline.view.clips import view_clips
+
+_HERE = Path(__file__).parent
+
+
+def render_view(
+    cache: Cache,
+    out: Path,
+    *,
+    clips: int = 6,
+    seed: int = 0,
+    timings: Sequence[Mapping[str, Any]] = (),
+    title: str | None = None,
+) -> None:
+    """Write a page about ``cache`` to ``out``, which then holds the whole page or what it held before.
+
+    ``clips`` of those that can be read are shown, chosen by ``seed``. ``timings`` are the parsed lines of the builds'
+    timings, each with ``units``, ``rows``, ``wall`` (seconds), ``seconds`` by stage, and perhaps ``workers`` by stage.
+    The same cache and arguments give the same bytes. Raises ``InputError`` where ``out`` cannot be written or
+    ``clips`` is negative, ``CacheError`` where the cache is damaged.
+    """
+    if clips < 0:
+        raise InputError(what=f"A page cannot show {clips} clips.", where="--clips", fix="give 0 or more")
+    _require_place(cache, out)
+    page = _page(cache, clips=clips, seed=seed, timings=timings, title=title)
+    _write(out, page)
+
+
+def _require_place(cache: Cache, out: Path) -> None:
+    """Refuse what can be told before the work begins."""
+    why = fix = ""
+    folder = out.absolute().parent
+    if out.is_dir():
+        why, fix = "it is a folder", f"name a file in it: --out {out / 'report.html'}"
+    elif not folder.is_dir():
+        why, fix = f"the folder {folder} does not exist", "make it first, or give another --out"
+    elif cache.path.resolve() in (folder.resolve(), *folder.resolve().parents):
+        why = "it lies inside the cache, where `verify` would report it as a file that nothing commits"
+        fix = "put the page beside the cache"
+    if why:
+        raise InputError(what="The page cannot be written there.", where=str(out), why=why, fix=fix)
+
+
+def _write(out: Path, page: str) -> None:
+    partial = out.absolute().with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(page.encode("utf-8", "backslashreplace"))  # a path's name may hold bytes that are no text
+        partial.replace(out)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        why = error.strerror or str(error)
+        raise InputError(what="The page could not be written.", where=str(out), why=why) from error
+
+
+def _page(cache: Cache, *, clips: int, seed: int, timings: Sequence[Mapping[str, Any]], title: str | None) -> str:
+    receipts = cache.receipts()
+    chosen = choose_clips(cache, count=clips, seed=seed)
+    views, explained = view_clips(cache, chosen)
+    failed = facts.failure_groups(cache)
+    teachers = facts.teacher_names(cache)
+    random = [name for name, record, _ in teachers if record.get("weights", {}).get("origin") == "random"]
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("page.jinja")
+        .render(
+            title=title or f"{cache.meta.dataset.get('name', 'Features')}: {cache.path.absolute().name}",
+            overview=facts.overview(cache),
+            units=facts.units(cache, receipts),
+            labels=facts.label_counts(cache),
+            columns=facts.column_facts(cache, receipts),
+            stored=sum(entry.bytes for receipt in receipts.values() for entry in receipt.files.values()),
+            teachers=teachers,
+            random=random,
+            untrained={column for name, _, made in teachers if name in random for column in made},
+            failed=failed,
+            failed_count=sum(group.count for group in failed),
+            time=facts.time_spent(timings),
+            clips=views,
+            asked=clips,
+            explained=explained,
+            style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
+            script=Markup(script),  # noqa: S704 - a file of this package
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+    )
+
+
+def _environment() -> Environment:
+    """Everything that is put into the page is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"size": text.size, "duration": text.duration, "lost": text.lost, "breakable": text.breakable}
+    environment.globals["plural"] = text.plural
+    return environment
