@@ -120,8 +120,8 @@ class DecodeCage:
         frame is the one whose presentation time the timestamp is, exactly; where one cannot be had, ClipError is
         raised, perhaps after some pieces were handed over, and the whole clip has failed. ``sha256`` refuses a
         source whose bytes are not those probed. The arrays are the shared memory that the child wrote into: no
-        copy is made, and the memory is used again once no view of the array is left. The source is read once from front to back, however
-        many pieces there are. Pieces cannot be taken any more once another request is made.
+        copy is made, and the memory is used again once no view of the array is left. The source is read once from
+        front to back, however many pieces there are. Pieces end with the next request for something else.
         """
         times = [float(timestamp) for timestamp in timestamps]
         if not times or any(a >= b for a, b in pairwise(times)):
@@ -187,10 +187,7 @@ class DecodeCage:
     def _ask(self, request: dict[str, Any], *, seconds: float, descriptor: int | None = None) -> dict[str, Any]:
         if request["do"] != "read":
             self._open = None
-        if self._child is None or not self._child.alive():
-            self.close()
-            self._child = Child(self._command)
-        child = self._child
+        child = self._ready(request["do"] == "read")
         child.complaints()
         try:
             answer = child.ask(request | {"limits": asdict(self.limits)}, seconds=seconds, descriptor=descriptor)
@@ -205,6 +202,15 @@ class DecodeCage:
             raise ClipError(*answer["clip"])
         ok: dict[str, Any] = answer["ok"]
         return ok
+
+    def _ready(self, in_the_middle: bool) -> Child:
+        """The child, a new one if need be. One that died while nothing was asked of it has lost what was open."""
+        if self._child is None or not self._child.alive():
+            self.close()
+            if in_the_middle:
+                raise ChildDeathError("nobody asking")
+            self._child = Child(self._command)
+        return self._child
 
 
 def _failure(death: ChildDeathError) -> ClipError:

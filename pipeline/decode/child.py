@@ -150,13 +150,14 @@ class Server:
             except EOFError:
                 return
             try:
-                answer = self._answer(request, descriptors)
+                answer = self.answer(request, descriptors)
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
             wire.send(self._connection, answer)
 
-    def _answer(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+    def answer(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """``ok`` with what was asked for, ``clip`` with a reason and a detail, or ``unusable`` with why."""
         try:
             return self._do(request, descriptors)
         except ClipError as error:

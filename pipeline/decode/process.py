@@ -63,6 +63,7 @@ class Child:
         finally:
             theirs.close()
             os.close(errors)
+        self._said = ""
         self._socket = ours
         self._end = weakref.finalize(self, _end, self._process, ours, self._errors)
         self._greet()
@@ -82,7 +83,9 @@ class Child:
             self.kill()
             raise ChildDeathError("deadline", late=True, seconds=seconds) from None
         except (EOFError, OSError, ValueError):
-            raise ChildDeathError(self._how_it_ended()) from None
+            how = self._how_it_ended()
+            self.kill()
+            raise ChildDeathError(how) from None
         except BaseException:
             self.kill()
             raise
@@ -93,16 +96,16 @@ class Child:
 
     def kill(self) -> None:
         """End it now. May be called again."""
+        self._said = self.complaints()
         self._end()
 
     def complaints(self) -> str:
         """What it and its native libraries wrote since the last call, the first few thousand characters."""
-        if not self._end.alive:
-            return ""
-        try:
-            return os.read(self._errors, 1 << 16).decode(errors="replace")[:STDERR_KEPT]
-        except BlockingIOError:
-            return ""
+        said, self._said = self._said, ""
+        if self._end.alive:
+            with suppress(BlockingIOError):
+                said += os.read(self._errors, 1 << 16).decode(errors="replace")
+        return said[:STDERR_KEPT]
 
     def _how_it_ended(self) -> str:
         # It closed its socket: it is dead, or about to be. One that only pretends to end is helped.

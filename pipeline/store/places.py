@@ -98,6 +98,8 @@ class Places:
     def read_into(self, start: int, stop: int, out: np.ndarray) -> None:
         """Unit rows ``[start, stop)`` into ``out``, contiguous ``[stop - start, *shape]`` of the stored type."""
         each = self.chunk_rows
+        if start == stop:
+            return
         if self.spec.name == FRAMES and self.checks is not None:
             for row in range(start, stop):
                 out[row - start] = self._picture(row)

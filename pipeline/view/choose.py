@@ -93,7 +93,9 @@ def _even(count: int, most: int) -> tuple[int, ...]:
     return tuple(int(i) for i in np.linspace(0, count - 1, most).round())
 
 
-def read_frames(cache: Cache, clip: ShownClip, column: str, frames: tuple[int, ...]) -> Iterator[tuple[int, np.ndarray]]:
+def read_frames(
+    cache: Cache, clip: ShownClip, column: str, frames: tuple[int, ...]
+) -> Iterator[tuple[int, np.ndarray]]:
     """(frame of the clip, its value ``[*shape]``) for ``frames``, increasing; neighbours are read together."""
     begin = 0
     while begin < len(frames):

@@ -16,7 +16,8 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors ``[..., width]`` at length one, float32; a vector of zeros stays as it is."""
     values = vectors.astype(np.float32)
     length = np.linalg.norm(values, axis=-1, keepdims=True)
-    return values / np.where(length > 0, length, 1)
+    normed: np.ndarray = values / np.where(length > 0, length, 1)
+    return normed
 
 
 def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -27,7 +28,8 @@ def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
 def similarity(vectors: np.ndarray) -> np.ndarray:
     """Cosine of every pair of ``[n, width]``, float32 ``[n, n]``."""
     normed = unit(vectors)
-    return np.clip(normed @ normed.T, -1.0, 1.0)
+    cosines: np.ndarray = np.clip(normed @ normed.T, -1.0, 1.0)
+    return cosines
 
 
 def similarity_picture(matrix: np.ndarray, *, low: float) -> np.ndarray:
@@ -62,7 +64,7 @@ def chart(to_first: Sequence[float], to_previous: Sequence[float], *, low: float
     """``to_first``: a value a shown frame, two or more; ``to_previous``: the same without the first frame."""
     words = (
         f"Cosine to the first frame: {to_first[-1]:.2f} at the end, {min(to_first):.2f} at its lowest. "
-        f"Cosine to the previous frame: {np.mean(to_previous):.3f} on average, {min(to_previous):.2f} at its lowest."
+        f"Cosine to the previous frame: {np.mean(to_previous):.3f} on average, {min(to_previous):.3f} at its lowest."
     )
     last = len(to_first) - 1
     return Chart(
@@ -74,7 +76,5 @@ def chart(to_first: Sequence[float], to_previous: Sequence[float], *, low: float
 
 
 def _path(values: Sequence[float], *, begin: int, last: int, low: float) -> str:
-    points = [
-        f"{100 * (begin + i) / last:.2f} {100 * (1 - value) / (1 - low):.2f}" for i, value in enumerate(values)
-    ]
+    points = [f"{100 * (begin + i) / last:.2f} {100 * (1 - value) / (1 - low):.2f}" for i, value in enumerate(values)]
     return "M" + "L".join(points)

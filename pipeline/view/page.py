@@ -48,7 +48,7 @@ def _require_place(cache: Cache, out: Path) -> None:
     """Refuse what can be told before the work begins."""
     why = fix = ""
     folder = out.absolute().parent
-    if out.is_dir():
+    if os.path.isdir(out):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         why, fix = "it is a folder", f"name a file in it: --out {out / 'report.html'}"
     elif not folder.is_dir():
         why, fix = f"the folder {folder} does not exist", "make it first, or give another --out"
@@ -60,14 +60,15 @@ def _require_place(cache: Cache, out: Path) -> None:
 
 
 def _write(out: Path, page: str) -> None:
-    partial = out.absolute().with_name(f".{out.name}.{os.getpid()}.partial")
+    partial = out.absolute().with_name(f".frame-view.{os.getpid()}.partial")
     try:
         partial.write_bytes(page.encode("utf-8", "backslashreplace"))  # a path's name may hold bytes that are no text
         partial.replace(out)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         why = error.strerror or str(error)
         raise InputError(what="The page could not be written.", where=str(out), why=why) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _page(cache: Cache, *, clips: int, seed: int, timings: Sequence[Mapping[str, Any]], title: str | None) -> str:
@@ -97,8 +98,8 @@ def _page(cache: Cache, *, clips: int, seed: int, timings: Sequence[Mapping[str,
             clips=views,
             asked=clips,
             explained=explained,
-            style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
-            script=Markup(script),  # noqa: S704 - a file of this package
+            style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+            script=Markup(script),
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
@@ -109,6 +110,11 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"size": text.size, "duration": text.duration, "lost": text.lost, "breakable": text.breakable}
+    environment.filters |= {
+        "size": text.size,
+        "duration": text.duration,
+        "lost": text.lost,
+        "breakable": text.breakable,
+    }
     environment.globals["plural"] = text.plural
     return environment

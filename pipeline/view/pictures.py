@@ -18,7 +18,10 @@ PICTURE_SIDE = 256
 """Frames are shown at most this wide, in pixels."""
 
 _COMPONENTS = 3
-_PERCENTILES = (2.0, 98.0)  # of each component; what lies outside is clipped, so that a few outliers do not set the scale
+_PERCENTILES = (
+    2.0,
+    98.0,
+)  # of each component; what lies outside is clipped, so that a few outliers do not set the scale
 _QUALITIES = (75, 55, 35, 20)
 # A component whose share of the tokens' power is below this is rounding, not variation (float16 values, float32 sums).
 _NOISE = 1e-12
@@ -35,7 +38,8 @@ class Projection:
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens ``[..., width]`` to float32 ``[..., 3]``."""
-        return (tokens.astype(np.float32) - self.mean) @ self.axes
+        points: np.ndarray = (tokens.astype(np.float32) - self.mean) @ self.axes
+        return points
 
 
 def fit_projection(batches: Iterable[np.ndarray]) -> Projection:
@@ -56,9 +60,7 @@ def fit_projection(batches: Iterable[np.ndarray]) -> Projection:
             axes[:, i] = axis * np.sign(axis[np.abs(axis).argmax()])
             explained[i] = float(values[component] / total)
     red, green, blue = explained
-    return Projection(
-        mean=mean.astype(np.float32), axes=axes.astype(np.float32), explained=(red, green, blue)
-    )
+    return Projection(mean=mean.astype(np.float32), axes=axes.astype(np.float32), explained=(red, green, blue))
 
 
 def _moments(batches: Iterable[np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:

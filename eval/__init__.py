@@ -1,0 +1,1 @@
+"""Evaluation by the literature's protocols. Not part of this release: it comes after training."""

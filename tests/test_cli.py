@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_videos import write_video
+from test_stages import make, run
+
+from frame.pipeline.build import finish
+from frame.pipeline.commands import parse_units
+
+
+def frame_cache(*arguments: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "frame.pipeline.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", **env},
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "cache"
+    run(make(clips, path))
+    finish(path, tmp=tmp_path_factory.mktemp("tmp"))
+    return path
+
+
+BUILD = ("build", "--dataset", "folder", "--teachers", "timm:test_vit", "--weights", "random", "--size", "64")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["info", "/nowhere"], ["There is no cache here", "/nowhere"]),
+        ([*BUILD, "--source", "/nowhere", "--out", "OUT"], ["/nowhere"]),
+        ([*BUILD[:2], "nonsense", *BUILD[3:], "--source", "CLIPS", "--out", "OUT"], ["nonsense", "folder"]),
+        ([*BUILD, "--source", "CLIPS", "--out", "OUT", "--teachers", "dino_vits17"], ["dino_vits17", "dino_vits16"]),
+        ([*BUILD, "--source", "CLIPS", "--out", "OUT", "--weights", "test_vit=/nowhere.pth"], ["/nowhere.pth"]),
+        ([*BUILD, "--source", "CLIPS", "--out", "OUT", "--size", "3"], ["--size"]),
+        ([*BUILD, "--source", "CLIPS", "--out", "OUT", "--units", "5/4"], ["--units 5/4"]),
+        ([*BUILD, "--source", "CLIPS", "--out", "/proc/nope/cache"], ["/proc/nope"]),
+        (["export", "CACHE", "OUT", "--to", "zarr", "--columns", "nope"], ["nope"]),
+        (["export", "CACHE", "OUT", "--to", "zarr", "--units", "7-3"], ["7-3"]),
+        (["view", "CACHE", "--out", "/nowhere/deep/report.html"], ["/nowhere/deep"]),
+    ],
+)
+def test_bad_input_is_one_screen(
+    arguments: list[str], said: list[str], clips: Path, cache: Path, tmp_path: Path
+) -> None:
+    known = {"CLIPS": str(clips), "CACHE": str(cache), "OUT": str(tmp_path / "out")}
+    done = frame_cache(*[known.get(item, item) for item in arguments])
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) < 30
+    for text in said:
+        assert text in done.stderr
+    assert not (tmp_path / "out" / "cache.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["build"], ["build", "x", "--size", "64"], ["build", "--nope"], ["export", "a", "b"], ["nope"]]
+)
+def test_wrong_use_is_exit_code_2(arguments: list[str]) -> None:
+    assert frame_cache(*arguments).returncode == 2
+
+
+def test_info_and_verify_speak_json_and_plain(cache: Path) -> None:
+    value = json.loads(frame_cache("info", cache, "--json").stdout)
+    assert (value["clips"], value["frames"], len(value["failed"])) == (9, 74, 2)
+    assert value["columns"]["test_vit.patch"]["rows"] == 74
+    plain = frame_cache("info", cache).stdout
+    assert "text_00: not-a-video" in plain
+    assert "RANDOM WEIGHTS" in plain
+    verified = frame_cache("verify", cache)
+    assert verified.returncode == 0
+    assert verified.stdout.startswith("Intact")
+
+
+def test_another_format_version_is_named(cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(cache, tmp_path / "c")
+    for name in ("cache.json", "cache.copy.json"):
+        file = tmp_path / "c" / name
+        file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
+    done = frame_cache("info", tmp_path / "c")
+    assert done.returncode == 1
+    assert "format version 2; this program reads version 1" in done.stderr
+
+
+def test_plan_says_what_it_will_cost_and_writes_nothing(clips: Path, tmp_path: Path) -> None:
+    plan = ("plan", *BUILD[1:], "--source", clips, "--out", tmp_path / "out")
+    value = json.loads(frame_cache(*plan, "--json").stdout)
+    assert (value["clips"], value["failed"], value["rows"]) == (9, 2, 74)
+    assert value["column_bytes"]["frames"] == 74 * 64 * 64 * 3
+    assert value["hours"] > 0
+    assert value["limit"] in ("decode", "teacher", "disk")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["-dash", "with space", "\u00fcn\u00efc\u00f6de \u65e5\u672c", "-x y\u00e9"])
+def test_odd_paths_work(name: str, tmp_path: Path) -> None:
+    write_video(tmp_path / name / f"{name}.mp4", frames=4)
+    done = frame_cache("plan", *BUILD[1:], "--source", name, "--out", f"{name}.cache", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == 4
+
+
+def test_units_are_numbers_and_ranges() -> None:
+    assert parse_units("0,3,8-10,9") == [0, 3, 8, 9, 10]
+
+
+@pytest.mark.parametrize("command", ["frame.train.cli", "frame.eval.cli"])
+def test_what_is_not_there_yet_says_so(command: str) -> None:
+    script = f"import {command} as c; c.main()"
+    done: Any = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "not part of this release" in done.stderr
