@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: env test lint demo bench clean
+.PHONY: env test lint types demo bench clean
 
 # The strict editable install links every module by name, so that type checkers and editors can follow it; a module
 # that comes or goes therefore needs the installation again, which takes seconds.
@@ -38,10 +38,12 @@ FORCE:
 test: env
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: env
+lint: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p frame
+
+types: env
+	MYPYPATH=$$(cat $(VENV)/lib/python3.*/site-packages/__editable__.frame_encoder-*.pth) $(BIN)/mypy -p frame
 
 # Generates labelled videos, builds a cache of them with real teachers (random weights: no model hub is needed), checks
 # every byte, and writes a report with pictures to demo/report.html.

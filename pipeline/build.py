@@ -120,10 +120,8 @@ def _run_pipeline(
         start=start,
         workers={"decode": pools.decoders, "teach": pools.teachers, "write": pools.writers},
     )
-    add_timings(
-        cache.path,
-        {"units": summary.units, "rows": summary.rows, "wall": wall, "start": start, "seconds": dict(summary.seconds)},
-    )
+    timings = {key: getattr(summary, key) for key in ("units", "rows", "wall", "start", "seconds", "workers")}
+    add_timings(cache.path, timings)
     return summary
 
 

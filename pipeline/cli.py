@@ -96,7 +96,7 @@ def plan(
     batch_rows: BatchRows = 32,
     as_json: Json = False,
 ) -> None:
-    """Say what a build will cost: clips, frames, units, bytes a column, hours at a rate measured here. Writes nothing."""
+    """Say what a build will cost: clips, frames, units, bytes a column, and time at a rate measured here."""
     values = {key: value for key, value in locals().items() if key not in ("out", "as_json")}
     from frame.pipeline.commands import plan_command
 
@@ -147,7 +147,8 @@ def build(
     from frame.pipeline.commands import build_command
     from frame.pipeline.options import RunOptions, parse_share
 
-    if (cache is None) == (out is None):
+    target = cache or out
+    if target is None or (cache is not None and out is not None):
         raise typer.BadParameter("give either --out (a new cache) or CACHE (an existing one)", param_hint="--out")
     run = RunOptions(
         units=parse_share(units),
@@ -160,7 +161,7 @@ def build(
         _refuse_plan_options(context)
     fresh = _options(values) if out is not None else None
     code = build_command(
-        cache=cache or out,
+        cache=target,
         fresh=fresh,
         source=source,
         weights=tuple(weights or ()),
@@ -173,9 +174,9 @@ def build(
 
 def _refuse_plan_options(context: typer.Context) -> None:
     """With CACHE, the plan is the cache's own: an option that would change it must not be silently ignored."""
-    fixed = ("dataset", "size", "fit", "fps", "frames_per_clip", "store", "encoding", "decoder", "precision")
-    fixed += ("seed", "per_class", "limit", "unit_rows", "batch_rows")
-    for name in fixed:
+    chosen_rows = ("dataset", "fps", "frames_per_clip", "seed", "per_class", "limit")
+    content = ("size", "fit", "store", "encoding", "decoder", "precision", "unit_rows", "batch_rows")
+    for name in (*chosen_rows, *content):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             flag = "--" + name.replace("_", "-")

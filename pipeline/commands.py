@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,8 +138,9 @@ def export_command(
     path: Path, destination: Path, *, to: str, units: str | None, columns: str | None, as_json: bool
 ) -> None:
     """Copy a cache or a part of it."""
-    from frame.pipeline.report import info_json, size
+    from frame.pipeline.report import info_json
     from frame.pipeline.store.export import export
+    from frame.pipeline.view.text import size
 
     cache = open_cache(path)
     chosen = parse_units(units) if units else None
@@ -179,10 +181,13 @@ def view_command(path: Path, *, out: Path, clips: int, seed: int) -> None:
 
 
 def _timings(path: Path) -> list[dict[str, Any]]:
+    """The timings of the builds on this machine, a line each; a line torn by a kill tells nothing."""
     file = timings_path(path)
-    if not file.is_file():
-        return []
-    return [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+    found = []
+    for line in file.read_text().splitlines() if file.is_file() else ():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def datasets_command() -> None:

@@ -27,6 +27,7 @@ _LONGEST_SOCKET = 107  # bytes in the path of a Unix socket on Linux
 _LONGEST_FOLDER = _LONGEST_SOCKET - len(
     "/frame-12345678/r/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 )
+_RAY_LABELS = (":job_id:", ":actor_name:", ":task_name:")  # lines by which Ray marks its workers' logs
 _NOT_OURS = (  # what would lead a local session to somebody else's cluster, storage, token or code
     "RAY_ADDRESS",
     "RAY_AUTH_TOKEN_PATH",
@@ -66,13 +67,14 @@ def local_ray(*, cpus: int | None, gpus: int | None, store: int | None) -> Itera
 
 
 def last_lines(folder: Path, pattern: str, lines: int) -> str:
-    """The ends of the log files that match and are not empty, the latest last."""
-    files = sorted(
-        (file for file in folder.glob(pattern) if file.stat().st_size), key=lambda file: file.stat().st_mtime
-    )
-    return "\n".join(
-        line for file in files for line in file.read_text("utf-8", "replace").splitlines()[-lines:] if line.strip()
-    )
+    """The ends of the log files that match and say something, the latest last."""
+    files = [file for file in folder.glob(pattern) if file.stat().st_size]
+    files.sort(key=lambda file: file.stat().st_mtime)
+    said: list[str] = []
+    for file in files:
+        text = file.read_text("utf-8", "replace").splitlines()
+        said += [line for line in text if line.strip() and not line.startswith(_RAY_LABELS)][-lines:]
+    return "\n".join(said)
 
 
 @functools.cache

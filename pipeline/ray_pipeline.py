@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,34 +74,37 @@ def unit_reports(
     context.target_max_block_size = None  # a unit is one row of one block; it must never be joined with another
     cache = prepared.cache.path.absolute()
     units = _order(todo)
-    data = ray.data.from_items(units, override_num_blocks=len(units))
-    data = data.map_batches(
-        DecodeStage(cache=cache, source=prepared.source.absolute(), columns=todo),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=0.1,
-        max_retries=_RETRIES,
-        compute=TaskPoolStrategy(size=pools.decoders),
-    )
-    data = data.map_batches(
-        TeachStage,
-        fn_constructor_args=(replace(prepared.teachers, threads=pools.threads),),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=0.2,
-        num_gpus=pools.gpus or None,
-        max_restarts=_RETRIES,
-        max_task_retries=_RETRIES,
-        compute=ActorPoolStrategy(min_size=pools.teachers, max_size=pools.teachers),
-    )
-    data = data.map_batches(
-        WriteStage(cache=cache, tmp=tmp.absolute()),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=0.05,
-        max_retries=_RETRIES,
-        compute=TaskPoolStrategy(size=pools.writers),
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 announces another spelling for restarts and retries, which it does not have yet.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.* is deprecated")
+        data = ray.data.from_items(units, override_num_blocks=len(units))
+        data = data.map_batches(
+            DecodeStage(cache=cache, source=prepared.source.absolute(), columns=todo),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=0.1,
+            compute=TaskPoolStrategy(size=pools.decoders),
+            max_retries=_RETRIES,
+        )
+        data = data.map_batches(
+            TeachStage,
+            fn_constructor_args=(replace(prepared.teachers, threads=pools.threads),),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=0.2,
+            num_gpus=pools.gpus or None,
+            compute=ActorPoolStrategy(min_size=pools.teachers, max_size=pools.teachers),
+            max_restarts=_RETRIES,
+            max_task_retries=_RETRIES,
+        )
+        data = data.map_batches(
+            WriteStage(cache=cache, tmp=tmp.absolute()),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=0.05,
+            compute=TaskPoolStrategy(size=pools.writers),
+            max_retries=_RETRIES,
+        )
     try:
         for row in data.iter_rows():
             yield json.loads(row["report"])

@@ -63,7 +63,7 @@ def ray_session(
                 _give_back(handler)
                 yield _describe(ray, local=False, remarks=remarks, logs=None)
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
 
 
 def quiet_ray_data() -> None:
@@ -84,9 +84,13 @@ def quiet_ray_data() -> None:
 
 
 def _give_back(handler: Any) -> None:
-    """Ray replaced the caller's handler of SIGTERM. Where there was none, Ray's is better: it ends the session."""
-    if callable(handler):
-        signal.signal(signal.SIGTERM, handler)
+    """Put the caller's handler of SIGTERM back. Where there was none, leave the ``with`` block, and so end the session:
+    Ray's own handler prints a native stack trace first."""
+    signal.signal(signal.SIGTERM, _leave if handler in (signal.SIG_DFL, None) else handler)
+
+
+def _leave(number: int, _: Any) -> None:
+    raise SystemExit(128 + number)
 
 
 def _refuse_claims(address: str, *claims: int | None) -> None:

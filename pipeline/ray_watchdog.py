@@ -1,9 +1,9 @@
 """Ends what is left of a local Ray session once its driver is gone. A script: stdlib only, started by ``ray_session``.
 
 Ray's own children die with the driver (the kernel's parent-death signal) and its workers follow, but the two agents
-that the raylet starts survive a SIGKILL of the driver for good where nothing reaps orphans, as in most containers.
-This process waits for the end of the driver, however it comes, kills every process that carries the session's mark in
-its environment, and removes the session's folder.
+that the raylet starts survive a SIGKILL of the driver, for minutes where nothing reaps orphans, as in most containers.
+This process waits for the end of the driver, however it comes, kills every process of the session, and removes the
+session's folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(root: Path, driver: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a batch system signals every process of a job; the driver decides
     wait_for_end(driver)
-    end_session(root)
+    end_session(root, driver)
     shutil.rmtree(root, ignore_errors=True)
 
 
@@ -41,11 +41,11 @@ def wait_for_end(driver: int) -> None:
             return
 
 
-def end_session(root: Path) -> None:
-    """SIGKILL all marked processes until two scans in a row find none (a scan can miss a child just being forked)."""
+def end_session(root: Path, driver: int) -> None:
+    """SIGKILL all its processes until two scans in a row find none (a scan can miss a child just being forked)."""
     deadline, empty = time.monotonic() + PATIENCE, 0
     while empty < 2 and time.monotonic() < deadline:
-        found = list(marked(root))
+        found = list(session_processes(root, driver))
         empty = 0 if found else empty + 1
         for pid in found:
             try:
@@ -55,18 +55,40 @@ def end_session(root: Path) -> None:
         time.sleep(0.05)
 
 
-def marked(root: Path) -> Iterator[int]:
-    """The ids of all living processes of this user that were started with the session's mark."""
-    mark = f"{MARK}={root}".encode()
+def session_processes(root: Path, driver: int) -> Iterator[int]:
+    """The ids of all living processes of this user that belong to the session, its driver excepted."""
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
+        if entry.name.isdigit() and int(entry.name) not in (os.getpid(), driver):
+            try:
+                if _is_marked(entry, root) or (_has_open(entry, root) and _parent(entry) != driver):
+                    yield int(entry.name)
+            except OSError:  # ended meanwhile, or another user's
+                continue
+
+
+def _is_marked(entry: Path, root: Path) -> bool:
+    """Whether it was started with the session's mark, as all of Ray's processes and their children are."""
+    return f"{MARK}={root}".encode() in (entry / "environ").read_bytes().split(b"\0")
+
+
+def _has_open(entry: Path, root: Path) -> bool:
+    """Whether it has a file below ``root`` open, as all of Ray's processes have their logs.
+
+    Ray's Python processes write their titles over the beginning of their environment, and with it, now and then, over
+    the mark. A child that the driver forked may have such a file from it, and is no process of the session.
+    """
+    below = f"{root}/"
+    for descriptor in (entry / "fd").iterdir():
         try:
-            environment = (entry / "environ").read_bytes()
-        except OSError:  # ended meanwhile, or another user's
+            if str(descriptor.readlink()).startswith(below):
+                return True
+        except FileNotFoundError:  # closed meanwhile
             continue
-        if mark in environment.split(b"\0"):
-            yield int(entry.name)
+    return False
+
+
+def _parent(entry: Path) -> int:
+    return int((entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
 
 
 if __name__ == "__main__":

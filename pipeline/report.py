@@ -8,26 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from frame.pipeline.store import Cache
 from frame.pipeline.store.verify import Report
+from frame.pipeline.view.text import duration, size
 
 if TYPE_CHECKING:  # these bring Ray and torch along, which `info` need not wait for
     from frame.pipeline.build import Summary
     from frame.pipeline.estimate import Estimate
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} TB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def table(rows: list[tuple[str, str]]) -> str:

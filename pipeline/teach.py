@@ -153,11 +153,11 @@ class TeacherBench:
             if encoded.scale is not None:
                 scale = encoded.scale.cpu().numpy()
                 arrays[f"{name}.scale"] = scale if scale.ndim > 1 else scale[:, None]
-            tokens = decoded.split(counts)
-            cosine = encoded.cosine.split(counts)
+            tokens = torch.split(decoded, counts)
+            cosine = torch.split(encoded.cosine, counts)
             arrays[f"{ABOUT}loss:{name}"] = _rows([_loss(part) for part in cosine], 3)
             arrays[f"{ABOUT}moments:{name}"] = _rows([_moments(part) for part in tokens], 1 + 2 * features.shape[-1])
-            return arrays, [bool(part.all()) for part in encoded.finite.split(counts)]
+            return arrays, [bool(part.all()) for part in torch.split(encoded.finite, counts)]
 
 
 def _rows(parts: list[Tensor], width: int) -> np.ndarray:

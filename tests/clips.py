@@ -17,7 +17,7 @@ SIZE = (BITS * CELL, 64)
 
 
 def picture(number: int, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
-    """The picture that shows ``number``, RGB [H, W, 3]. Its right half below the cells is red: it has a right way up."""
+    """The picture that shows ``number``, RGB [H, W, 3]. Its lower right is red: it has a right way up."""
     image = np.full((size[1], size[0], 3), 90, np.uint8)
     for bit in range(BITS):
         image[: size[1] // 2, bit * size[0] // BITS : (bit + 1) * size[0] // BITS] = 255 * (number >> bit & 1)

@@ -51,7 +51,9 @@ def test_the_file_is_flushed_before_it_gets_its_name_and_every_new_folder_after(
 ) -> None:
     events: list[str] = []
     fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (events.append(str(Path(f"/proc/self/fd/{fd}").readlink())), fsync(fd))[1]
+    )
     monkeypatch.setattr(Path, "replace", lambda a, b: (events.append(f"-> {b}"), replace(a, b))[1])
     with writer_folder(tmp_path) as tmp:
         write_durable(tmp_path / "a" / "b" / "file", b"data", tmp=tmp)

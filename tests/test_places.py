@@ -31,7 +31,7 @@ def open_zarr(path: Path, rows: Sequence[int] = range(UNIT), spec: ArraySpec = S
     return zarr_places(OpenFile(path, expected_bytes=path.stat().st_size), spec, rows_per_unit=UNIT)
 
 
-def open_scattered(path: Path, order: Sequence[int], gaps: Sequence[int], checks: bool = True) -> Places:
+def open_scattered(path: Path, order: Sequence[int], gaps: Sequence[int]) -> Places:
     """Rows in any order in a file, with other bytes between them."""
     data, members = b"", []
     for row, gap in zip(order, gaps, strict=True):
@@ -56,9 +56,7 @@ def test_rows_in_any_order_with_anything_between_them(tmp_path_factory: pytest.T
 
 @pytest.mark.parametrize("chunk_rows", [1, 4])
 @pytest.mark.parametrize("batch", [1, 25, 1 << 20])
-def test_every_range_of_a_shard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_rows: int, batch: int
-) -> None:
+def test_every_range_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_rows: int, batch: int) -> None:
     monkeypatch.setattr(places, "_BATCH_BYTES", batch)
     opened = open_zarr(tmp_path / "s", spec=ArraySpec(name="a", dtype="uint8", shape=(10,), chunk_rows=chunk_rows))
     for low in range(UNIT + 1):
@@ -159,7 +157,8 @@ def test_descriptors_close_with_their_last_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "member", [[-1, 0, 10, [0]], [16, 0, 10, [0]], [15, 0, 20, [0, 0]], [0, -1, 10, [0]], [0, 155, 10, [0]], [0, 0, 0, []]]
+    "member",
+    [[-1, 0, 10, [0]], [16, 0, 10, [0]], [15, 0, 20, [0, 0]], [0, -1, 10, [0]], [0, 155, 10, [0]], [0, 0, 0, []]],
 )
 def test_a_receipt_that_names_impossible_places_promises_nothing(tmp_path: Path, member: list[object]) -> None:
     path = tmp_path / "s"

@@ -41,7 +41,7 @@ def refused(cage: DecodeCage, path: Path) -> ClipError:
     return error
 
 
-@pytest.mark.parametrize("name", ["clip.mp4", "clip.mov", "clip.mkv", "clip.flv"])
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mov", "clip.mkv"])
 @pytest.mark.parametrize("ticks", [steady(12), unsteady(12)], ids=["constant rate", "variable rate"])
 def test_times_are_the_files_own(cage: DecodeCage, tmp_path: Path, name: str, ticks: list[int]) -> None:
     probe = cage.probe(write_video(tmp_path / name, ticks))
@@ -110,7 +110,7 @@ def test_a_segment_counts_from_where_the_file_starts(cage: DecodeCage, tmp_path:
     path = write_video(tmp_path / "a.ts", [tick + 7000 for tick in steady(20)])
     probe = cage.probe(path, start=0.0, end=0.2)
     assert len(probe.timestamps) == 5
-    assert probe.timestamps[0] > 7
+    assert probe.timestamps[0] > 6
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_an_index_at_the_front_does_not_hide_a_cut(cage: DecodeCage, tmp_path: P
                 target.mux(packet)
     path = tmp_path / "b.mp4"
     assert len(cage.probe(path).timestamps) == 40
-    path.write_bytes(path.read_bytes()[:-200])
-    assert refused(cage, path).reason == "container-damaged"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert refused(cage, path).reason == "cut-short"
 
 
 def test_what_is_not_a_regular_file(cage: DecodeCage, tmp_path: Path) -> None:
@@ -207,19 +207,14 @@ def test_no_container_that_names_other_files() -> None:
     assert not {"hls", "dash", "concat", "image2", "sdp", "rtsp", "lavfi"} & set(CONTAINERS)
 
 
-def test_a_picture_declared_huge_takes_no_memory(cage: DecodeCage, tmp_path: Path) -> None:
+def test_a_size_declared_falsely_is_not_believed(cage: DecodeCage, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", steady(3))
     data = bytearray(path.read_bytes())
     at = data.rindex(b"avc1") + 4 + 24
     data[at : at + 4] = b"\xff\xff\xff\xff"
     path.write_bytes(data)
-    # FFmpeg corrects the header by what the pictures say; either answer will do, but soon, and in little memory.
-    try:
-        probe = cage.probe(path)
-    except ClipError as error:
-        assert error.reason in ("too-large", "decoder-error")
-    else:
-        assert (probe.width, probe.height) == SIZE
+    probe = cage.probe(path)
+    assert (probe.width, probe.height) == SIZE
 
 
 def test_hidden_pictures_of_vp8_are_not_counted() -> None:

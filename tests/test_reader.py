@@ -251,7 +251,8 @@ print(cache.meta.rows)
 
 
 def test_importing_the_store_needs_no_torch() -> None:
-    code = "import sys, frame.pipeline.store; print({'torch', 'ray', 'webdataset', 'av', 'decord', 'timm'} & set(sys.modules))"
+    heavy = {"torch", "ray", "webdataset", "av", "decord", "timm"}
+    code = f"import sys, frame.pipeline.store; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.stdout == "set()\n", done.stderr
 

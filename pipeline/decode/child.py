@@ -27,7 +27,7 @@ from frame.pipeline.decode.known import Known
 from frame.pipeline.decode.limits import Limits
 from frame.pipeline.decode.scan import Scan
 from frame.pipeline.decode.sequential import PyavReader
-from frame.pipeline.decode.source import Source, check_digest
+from frame.pipeline.decode.source import Source, check_digest, is_folder
 
 PR_SET_PDEATHSIG = 1
 
@@ -62,7 +62,7 @@ class Session:
         self._wanted: list[int] = []
         self._given: int = request["given"]
         path = Path(request["path"])
-        self._reader = self._open_folder(path) if path.is_dir() else self._open_file(path)
+        self._reader = self._open_folder(path) if is_folder(path) else self._open_file(path)
 
     def read(self, count: int, memory: mmap.mmap) -> dict[str, Any]:
         """Write the next ``count`` pictures into ``memory``."""
@@ -210,7 +210,7 @@ class Server:
 def probe(request: dict[str, Any], limits: Limits, known: Known) -> dict[str, Any]:
     """The fields of `Probe` for the source that ``request`` names. Raises ClipError."""
     path = Path(request["path"])
-    if path.is_dir():
+    if is_folder(path):
         return _probe_folder(known.folder(path, limits), request)
     source = Source(path)
     try:

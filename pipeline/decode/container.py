@@ -43,6 +43,8 @@ def open_container(source: Source, limits: Limits) -> InputContainer:
 
 def video_stream(container: InputContainer, limits: Limits) -> VideoStream:
     """The stream a player shows: FFmpeg's choice, cover pictures aside. One decoding thread."""
+    if not len(container.streams):
+        raise ClipError("container-damaged", "it opens, but no stream can be made out in it")
     moving = [stream for stream in container.streams.video if not stream.disposition & _STILLS]
     if not moving:
         raise ClipError("no-video-stream", f"its streams: {_kinds(container)}")
@@ -53,6 +55,11 @@ def video_stream(container: InputContainer, limits: Limits) -> VideoStream:
     stream.codec_context.thread_count = 1
     stream.codec_context.options = {"max_pixels": str(limits.pixels)}
     return stream
+
+
+def short_name(container: InputContainer) -> str:
+    """The first of FFmpeg's names for the container, a key of `CONTAINERS`."""
+    return str(container.format.name.split(",")[0])
 
 
 def codec_name(stream: VideoStream) -> str:
@@ -100,7 +107,7 @@ def check_size(width: int, height: int, limits: Limits) -> None:
 
 
 def _kinds(container: InputContainer) -> str:
-    return ", ".join(sorted({stream.type for stream in container.streams})) or "none"
+    return ", ".join(sorted({stream.type for stream in container.streams}))
 
 
 def _refused(error: BaseException, source: Source) -> ClipError:

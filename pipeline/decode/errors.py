@@ -20,6 +20,7 @@ REASONS = {
     "segment-empty": "no picture lies in the segment asked for",
     "timestamps-missing": "pictures without a time of their own",
     "timestamps-repeat": "several pictures for one time",
+    "timestamps-disorder": "its pictures come in another order than their times",
     "size-changes": "its pictures are not all of one size",
     "too-narrow": "too long and narrow to be cropped to a square",
     "picture-unsupported": "a kind of picture that cannot be turned into RGB faithfully",

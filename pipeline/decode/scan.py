@@ -19,6 +19,7 @@ from frame.pipeline.decode.container import (
     open_container,
     out_of_memory,
     says,
+    short_name,
     video_stream,
 )
 from frame.pipeline.decode.errors import ClipError
@@ -84,9 +85,8 @@ def scan(source: Source, limits: Limits) -> Scan:
     """Read all packets of the file, and decode its first picture. Raises ClipError."""
     with open_container(source, limits) as container:
         stream = video_stream(container, limits)
-        name = container.format.name.split(",")[0]
-        packets = _read(container, stream, limits)
-        check_whole(source, name, stream, [dts for _, dts, _, _ in packets.times if dts is not None])
+        name = short_name(container)
+        packets = _read(source, container, stream, limits)
         shown = [(pts, dts) for pts, dts, _, shown in packets.times if shown]
         if not shown:
             raise ClipError("no-frames", "all its pictures lie outside its edit list")
@@ -120,7 +120,7 @@ def shows_picture(packet: Packet[VideoStream], codec: str) -> bool:
     return codec != "vp8" or bool(memoryview(packet)[0] & 0x10)
 
 
-def _read(container: InputContainer, stream: VideoStream, limits: Limits) -> _Packets:
+def _read(source: Source, container: InputContainer, stream: VideoStream, limits: Limits) -> _Packets:
     codec = codec_name(stream)
     parameters = ParameterSets(codec, stream.codec_context.extradata)
     times: list[tuple[int | None, int | None, bool, bool]] = []
@@ -143,6 +143,7 @@ def _read(container: InputContainer, stream: VideoStream, limits: Limits) -> _Pa
                 if out_of_memory(error):
                     raise ClipError("out-of-memory", "its first picture takes more memory than the limit") from None
                 trouble = says(error)
+    check_whole(source, container, stream, [dts for _, dts, _, _ in times if dts is not None])
     if not times:
         raise ClipError("no-frames", "the video stream has no packets")
     if first is None:
@@ -184,6 +185,7 @@ def _ticks_by_decoding(source: Source, limits: Limits, name: str, origin: int | 
     """
     with open_container(source, limits) as container:
         stream = video_stream(container, limits)
+        base = _time_base(stream)
         times: list[tuple[int | None, int | None]] = []
         try:
             for frame in container.decode(stream):
@@ -196,7 +198,22 @@ def _ticks_by_decoding(source: Source, limits: Limits, name: str, origin: int | 
             raise ClipError("decoder-error", f"after {len(times)} pictures: {says(error)}") from None
     if name == "avi":
         return _from(origin or 0, _increasing(_filled([dts for _, dts in times]))), True
-    return _increasing([pts for pts, _ in times]), False
+    shown = [pts for pts, _ in times]
+    ticks = _increasing(shown)
+    later = next((tick for tick, pts in zip(ticks, shown, strict=True) if tick != pts), None)
+    if later is not None:
+        raise disorder(later * float(base))
+    return ticks, False
+
+
+def disorder(seconds: float) -> ClipError:
+    """The error of a file whose times contradict the order in which its codec wants its pictures shown.
+
+    Players keep to the codec's order and make times up. Which picture a time names, nobody can say.
+    """
+    return ClipError(
+        "timestamps-disorder", f"its pictures do not come in the order of their times, from {seconds:.3f} s on"
+    )
 
 
 def _from(origin: int, ticks: tuple[int, ...]) -> tuple[int, ...]:
@@ -260,7 +277,14 @@ def _doubt(name: str, container: InputContainer, stream: VideoStream, packets: _
         (min(first.width, first.height) < 32, "tiny pictures"),
         (orientation_of(first) != Orientation(), "a rotation"),
         (len(container.streams.video) > 1, "more than one video stream"),
+        (_order_unsaid(stream, packets), "times that may not tell the order of pictures"),
         (not all(shown for _, _, _, shown in packets.times), "an edit list"),
         (packets.sizes_may_change, "pictures that may change in size"),
     )
     return next((why for applies, why in doubts if applies), "")
+
+
+def _order_unsaid(stream: VideoStream, packets: _Packets) -> bool:
+    """Whether pictures may be shown in another order than they are stored, yet no time says so: PyAV will see."""
+    times = [pts for pts, _, _, _ in packets.times if pts is not None]
+    return stream.codec_context.has_b_frames and times == sorted(times)

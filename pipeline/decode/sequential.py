@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from frame.pipeline.decode.container import open_container, out_of_memory, says, video_stream
 from frame.pipeline.decode.errors import ClipError
 from frame.pipeline.decode.limits import Limits
-from frame.pipeline.decode.scan import Scan
+from frame.pipeline.decode.scan import Scan, disorder
 from frame.pipeline.decode.source import Source
 
 FAR_SECONDS = 20.0
@@ -24,9 +24,6 @@ FAR_SECONDS = 20.0
 
 RUN_UP_SECONDS = 2.0
 """A jump lands on a key picture at least so long before the first one wanted: not every key picture stands alone."""
-
-EARLY = 64
-"""Pictures kept that came before their turn. Decoders put them in order; damaged files come close to none."""
 
 
 class PyavReader:
@@ -41,43 +38,31 @@ class PyavReader:
     def __init__(self, source: Source, scan: Scan, limits: Limits, wanted: Sequence[int], given: int) -> None:
         self._source, self._scan, self._limits = source, scan, limits
         self._left = list(wanted[given:])
-        self._later = set(self._left)
-        self._early: dict[int, VideoFrame] = {}
         self._rgb = VideoReformatter()
         self._key = landing(scan, wanted[0])
         self._pictures = self._decode(self._key)
 
     def read(self, out: NDArray[np.uint8]) -> None:
         """Fill ``out`` uint8 [n, H, W, 3] with the next n pictures. Raises ClipError; ``out`` is then worthless."""
-        slots = {tick: slot for slot, tick in enumerate(self._left[: len(out)])}
-        del self._left[: len(out)]
-        for tick in [tick for tick in self._early if tick in slots]:
-            self._put(self._early.pop(tick), out[slots.pop(tick)])
-        while slots:
-            tick, frame = self._next(slots)
-            if tick in slots:
-                self._put(frame, out[slots.pop(tick)])
-                self._later.discard(tick)
-            elif tick in self._later:
-                self._keep(tick, frame)
+        wanted, self._left = self._left[: len(out)], self._left[len(out) :]
+        for slot, tick in enumerate(wanted):
+            frame = self._find(tick)
+            if frame is None and self._key is not None:
+                # The jump did not bring what was promised. From the first picture, nothing can be missed.
+                self._key = None
+                self._pictures = self._decode(None)
+                frame = self._find(tick)
+            if frame is None:
+                when = tick * float(self._scan.time_base)
+                raise ClipError("frames-missing", f"the decoder has no picture for {when:.3f} s")
+            self._put(frame, out[slot])
 
-    def _next(self, slots: dict[int, int]) -> tuple[int, VideoFrame]:
-        picture = next(self._pictures, None)
-        if picture is None and self._key is not None:
-            # The jump did not bring what was promised. From the first picture, nothing can be missed.
-            self._key = None
-            self._pictures = self._decode(None)
-            picture = next(self._pictures, None)
-        if picture is None:
-            first = min(slots) * float(self._scan.time_base)
-            raise ClipError("frames-missing", f"{len(slots)} planned pictures did not come, the first at {first:.3f} s")
-        return picture
-
-    def _keep(self, tick: int, frame: VideoFrame) -> None:
-        if len(self._early) >= EARLY:
-            raise ClipError("frames-differ", "the decoder's order of pictures is not that of their times")
-        self._early[tick] = frame
-        self._later.discard(tick)
+    def _find(self, wanted: int) -> VideoFrame | None:
+        """The picture of that tick, or None when the decoder is past it."""
+        for tick, frame in self._pictures:
+            if tick >= wanted:
+                return frame if tick == wanted else None
+        return None
 
     def _put(self, frame: VideoFrame, out: NDArray[np.uint8]) -> None:
         if (frame.width, frame.height) != (self._scan.width, self._scan.height):
@@ -89,22 +74,25 @@ class PyavReader:
         """Pictures with their ticks as the decoder gives them, from ``key`` (see `Scan.keys`) or from the first."""
         with open_container(self._source, self._limits) as container:
             stream = video_stream(container, self._limits)
-            count = 0
+            count, last = 0, None
             try:
                 for packet in _packets(container, stream, key):
                     for frame in packet.decode():
                         tick = self._tick(frame, count)
-                        count += 1
-                        if tick is not None:
-                            yield tick, frame
+                        if last is not None and tick <= last:
+                            raise disorder(tick * float(self._scan.time_base))
+                        yield tick, frame
+                        count, last = count + 1, tick
             except av.error.FFmpegError as error:
                 if out_of_memory(error):
                     raise ClipError("out-of-memory", "decoding it takes more memory than the limit") from None
                 raise ClipError("decoder-error", f"after {count} pictures: {says(error)}") from None
 
-    def _tick(self, frame: VideoFrame, count: int) -> int | None:
+    def _tick(self, frame: VideoFrame, count: int) -> int:
         if not self._scan.numbered:
-            return frame.pts
+            if frame.pts is None:
+                raise ClipError("timestamps-missing", f"picture {count} comes without a time")
+            return int(frame.pts)
         if count >= len(self._scan.ticks):
             raise ClipError("frames-differ", f"more than the {count} pictures that its packets promise")
         return self._scan.ticks[count]

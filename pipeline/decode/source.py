@@ -30,6 +30,14 @@ def identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder. Raises ClipError where the operating system does not say."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        raise refusal(error) if isinstance(error, OSError) else ClipError("missing", "not a file name") from None
+
+
 class Source:
     """A regular file, open for reading. ``path`` names the open file itself, for libraries that want a name.
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from frame.pipeline.decode.container import short_name
 from frame.pipeline.decode.errors import ClipError
 from frame.pipeline.decode.source import Source
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
-def check_whole(source: Source, container: str, stream: VideoStream, times: list[int]) -> None:
-    """Raise ClipError when the file is shorter than its own header says.
+def check_whole(source: Source, container: InputContainer, stream: VideoStream, times: list[int]) -> None:
+    """Raise ClipError when the file is shorter than its own header says; to be called when all packets are read.
 
-    MP4 needs no look: its demuxer fails on a sample that lies beyond the end of the file. ``times`` are the
-    packets' decoding times; those of AVI count its frames.
+    ``times`` are the packets' decoding times; those of AVI count its frames.
     """
-    if container == "matroska":
-        promised = _matroska_size(source.head(256))
-        if promised is not None and promised > source.size:
-            raise ClipError("cut-short", f"{source.size} bytes of {promised}")
-    if container == "avi" and times:
+    name = short_name(container)
+    if name == "mov":
+        promised = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+        if promised > source.size:
+            raise ClipError("cut-short", f"{source.size} bytes, its index leads to byte {promised}")
+    if name == "matroska":
+        size = _matroska_size(source.head(256))
+        if size is not None and size > source.size:
+            raise ClipError("cut-short", f"{source.size} bytes of {size}")
+    if name == "avi" and times:
         # Some writers count one frame more than they write; a broken download loses more than one in twenty.
         held = max(times) + 1
         if held < 0.95 * stream.frames:

@@ -149,7 +149,7 @@ class Places:
             raise zarr_unit.damaged(self.file.path, f"the checksum of the picture of row {row} of its unit fails")
         try:
             return tar_unit.decode_png(data.data, self.spec.shape)
-        except (OSError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError) as error:
             raise zarr_unit.damaged(self.file.path, f"the picture of row {row} of its unit: {error}") from error
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from frame.pipeline.store import codecs, tar_unit, zarr_unit
 from frame.pipeline.store.files import CacheError, sha256_bytes
 from frame.pipeline.store.index import RowMap, failed_at_plan, read_index
-from frame.pipeline.store.layout import INDEX, META, CacheMeta, Column, parse_meta
+from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta, Column, parse_meta
 from frame.pipeline.store.places import OpenFile, Places, tar_places, zarr_places
 from frame.pipeline.store.receipts import Receipt, merge_moments, read_receipt, receipt_units
 

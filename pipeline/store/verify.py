@@ -52,6 +52,11 @@ class UnitState:
         """Columns that have to be made, or made again."""
         return frozenset(name for problem in self.problems for name in problem.columns)
 
+    @property
+    def receipt_is_wrong(self) -> bool:
+        """Is there a receipt that commits nothing, because it is damaged or another's?"""
+        return not self.files and any(problem.kind != "missing" for problem in self.problems)
+
 
 def check_units(
     cache: Cache, units: Iterable[int], *, deep: bool, tick: Callable[[UnitState], None] = lambda _: None
@@ -186,7 +191,10 @@ def leftovers(cache: Cache, states: Iterable[UnitState]) -> list[Problem]:
     known = {META, META_COPY, INDEX, *cache.meta.metadata}
     known |= {stats_name(column.name) for column in cache.meta.columns.values() if column.teacher}
     known |= {receipt_path(Path(), unit).as_posix() for unit in cache.expected_units}
-    known |= {name for state in states for name in state.files}
+    for state in states:
+        known |= set(state.files)
+        if state.receipt_is_wrong:  # it is named already; what it should have named is not strange for that
+            known |= {name for column in cache.columns.values() for name in file_names(cache.meta, column, state.unit)}
     found = (path.relative_to(cache.path) for path in sorted(cache.path.rglob("*")) if not path.is_dir())
     return [
         Problem(kind="leftover", file=path.as_posix(), detail="no receipt names it")

@@ -66,6 +66,7 @@ def write_metadata(cache: Path, meta: CacheMeta, files: Mapping[str, bytes], ind
 def commit_unit(cache: Path, meta: CacheMeta, index: pa.Table, data: UnitData, *, tmp: Path) -> Receipt:
     """Write a unit's files, then its receipt. Columns that the receipt already commits and ``data`` lacks are kept."""
     columns = _columns_of(meta, data)
+    _require_whole_clips(meta, index, data)
     files = dict(_write_files(cache, meta, index, data, columns, tmp=tmp))
     made = _new_receipt(meta, data, columns, files)
     with exclusive(cache):  # another build may be adding other columns to the same receipt
@@ -84,6 +85,13 @@ def _columns_of(meta: CacheMeta, data: UnitData) -> list[Column]:
         if values.shape != (len(data.rows), *spec.shape) or values.dtype != spec.dtype:
             raise AssertionError(f"{name}: {values.shape} {values.dtype}, expected {spec}")
     return columns
+
+
+def _require_whole_clips(meta: CacheMeta, index: pa.Table, data: UnitData) -> None:
+    parts = RowMap(index, rows_per_unit=meta.rows_per_unit).clips(data.unit)
+    kept = [np.arange(part.start, part.stop) for part in parts if part.clip not in data.failed]
+    if not np.array_equal(data.rows, np.concatenate([np.empty(0, np.int64), *kept])):
+        raise AssertionError(f"unit {data.unit}: its rows are not those of the clips that did not fail")
 
 
 def _write_files(
@@ -118,12 +126,11 @@ def _write(
 def _samples(meta: CacheMeta, index: pa.Table, data: UnitData, arrays: list[str]) -> Iterator[tar_unit.Sample]:
     """The unit's rows, a sample a clip."""
     for part in RowMap(index, rows_per_unit=meta.rows_per_unit).clips(data.unit):
-        low, high = np.searchsorted(data.rows, [part.start, part.stop])
-        if low == high:
+        if part.clip in data.failed:
             continue
         count = part.stop - part.start
-        if high - low != count:
-            raise AssertionError(f"clip {part.clip!r} has {high - low} of its {count} rows in unit {data.unit}")
+        low = int(np.searchsorted(data.rows, part.start))
+        high = low + count
         clip = index.slice(part.position, 1).to_pylist()[0]
         info = {key: clip[key] for key in ("clip", "source", "split", "label", "fps")}
         info |= {"first_frame": part.first_frame, "n_frames": count, "clip_frames": clip["n_frames"]}

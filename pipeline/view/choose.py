@@ -32,43 +32,44 @@ class ShownClip:
 
 
 def choose_clips(cache: Cache, *, count: int, seed: int) -> list[ShownClip]:
-    """Up to ``count`` clips by lot, one of each label before a second of any; in the cache's order."""
-    order = np.random.default_rng(seed).permutation(cache.index.num_rows)
-    positions = [int(position) for position in order]
-    chosen: dict[int, ShownClip] = {}
-    labels: set[tuple[str, str]] = set()
+    """Up to ``count`` clips by lot, one of each label and split before a second of any; in the cache's order."""
+    index = cache.index
+    kinds = list(zip(index["label"].to_pylist(), index["split"].to_pylist(), strict=True))
+    first, frames = index["first_row"].to_numpy(), index["n_frames"].to_numpy()
+    order = [int(position) for position in np.random.default_rng(seed).permutation(index.num_rows)]
+    chosen: dict[int, tuple[str, ...]] = {}
+    seen: set[tuple[str, str]] = set()
     for fresh in (True, False):
-        for position in positions:
+        for position in order:
             if len(chosen) >= count:
                 break
-            kind = (cache.index["label"][position].as_py(), cache.index["split"][position].as_py())
-            if position in chosen or (fresh and kind in labels):
+            if position in chosen or (fresh and kinds[position] in seen):
                 continue
-            clip = _shown(cache, position)
-            if clip is not None:
-                chosen[position] = clip
-                labels.add(kind)
-    return [chosen[position] for position in sorted(chosen)]
+            columns = _readable(cache, int(first[position]), int(frames[position]))
+            if columns:
+                chosen[position] = columns
+                seen.add(kinds[position])
+    return [_shown(cache, position, columns) for position, columns in sorted(chosen.items())]
 
 
-def _shown(cache: Cache, position: int) -> ShownClip | None:
+def _shown(cache: Cache, position: int, columns: tuple[str, ...]) -> ShownClip:
     row = cache.index.slice(position, 1).to_pylist()[0]
-    columns = tuple(name for name in cache.columns if row["n_frames"] and _readable(cache, name, row))
-    if not columns:
-        return None
     return ShownClip(position=position, row=row, columns=columns, frames=_even(row["n_frames"], most_frames(cache)))
 
 
-def _readable(cache: Cache, column: str, row: dict[str, Any]) -> bool:
-    """Whether every frame of the clip is committed in ``column`` and none failed."""
-    size, begin = cache.meta.rows_per_unit, row["first_row"]
-    end = begin + row["n_frames"]
-    for unit in range(begin // size, -(-end // size)):
-        if not committed(cache, column, unit):
-            return False
-        if not cache.readable(column, unit)[max(begin - unit * size, 0) : end - unit * size].all():
-            return False
-    return True
+def _readable(cache: Cache, begin: int, count: int) -> tuple[str, ...]:
+    """Columns in which each of the ``count`` rows from ``begin`` on is committed and none failed."""
+    size, end = cache.meta.rows_per_unit, begin + count
+    units = range(begin // size, -(-end // size))
+
+    def whole(column: str) -> bool:
+        return all(
+            committed(cache, column, unit)
+            and bool(cache.readable(column, unit)[max(begin - unit * size, 0) : end - unit * size].all())
+            for unit in units
+        )
+
+    return tuple(column for column in cache.columns if count and whole(column))
 
 
 def committed(cache: Cache, column: str, unit: int) -> bool:

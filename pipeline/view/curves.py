@@ -37,7 +37,8 @@ def similarity_picture(matrix: np.ndarray, *, low: float) -> np.ndarray:
     place = np.clip((matrix - low) / (1.0 - low), 0.0, 1.0) * (len(_SCALE) - 1)
     below = np.minimum(place.astype(int), len(_SCALE) - 2)
     part = (place - below)[..., None]
-    return np.round(_SCALE[below] * (1 - part) + _SCALE[below + 1] * part).astype(np.uint8)
+    colours: np.ndarray = np.round(_SCALE[below] * (1 - part) + _SCALE[below + 1] * part).astype(np.uint8)
+    return colours
 
 
 def axis_floor(values: Sequence[float]) -> float:
