@@ -15,7 +15,7 @@ from frame.pipeline.store.files import disk_error
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalFacts:
-    """``source``: the folder the index's paths are relative to. ``weights``: teacher -> file of its weights."""
+    """``source``: the folder, or list of clips, that ``--source`` gave. ``weights``: teacher -> file of its weights."""
 
     source: Path | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,23 +81,41 @@ def _teacher_plan(meta: CacheMeta, specs: Sequence[TeacherSpec], weights: Mappin
 
 
 def create(options: BuildOptions, out: Path, progress: Progress) -> Prepared:
-    """Plan a new cache and write its metadata. An existing one under the same options is resumed instead."""
-    if (out / META).exists() or (out / META_COPY).exists():
-        cache = reopen(out)
-        require_same(cache.meta, options, cache=out)
-        _require_same_clips(cache, options)
-        _require_same_teachers(cache.meta, options, out)
-        return resume(out, source=options.source, weights=options.weights, progress=progress)
-    _require_free(out)
+    """Plan a new cache and write its metadata. An existing one under the same options is resumed instead.
+
+    Of several builds started at once (the tasks of a batch array), one plans and the others wait for it.
+    """
+    if not _exists(out):
+        _require_free(out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(what="The cache's folder cannot be made.", where=str(out), why=str(error)) from error
+        try:
+            with exclusive(out, waiting=lambda: progress.note("another build plans this cache: waiting for it")):
+                if not _exists(out):
+                    return _create(options, out, progress)
+        except InputError:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # a request that could not be met leaves no empty folder
+            raise
+    cache = reopen(out)
+    require_same(cache.meta, options, cache=out)
+    _require_same_clips(cache, options)
+    _require_same_teachers(cache.meta, options, out)
+    return resume(out, source=options.source, weights=options.weights, progress=progress)
+
+
+def _exists(out: Path) -> bool:
+    return (out / META).exists() or (out / META_COPY).exists()
+
+
+def _create(options: BuildOptions, out: Path, progress: Progress) -> Prepared:
     plan, teachers, root = plan_cache(options, progress)
     meta, files = with_metadata(plan.meta)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(what="The cache's folder cannot be made.", where=str(out), why=str(error)) from error
     with writer_folder(out) as tmp:
         write_metadata(out, meta, files, plan.index_file, tmp=tmp)
-    _remember(out, root, teachers.weights)
+    _remember(out, options.source, teachers.weights)
     return Prepared(cache=open_cache(out), source=root, teachers=teachers)
 
 
@@ -151,15 +170,17 @@ def resume(
     """Open a cache to complete or repair it, with ``more_teachers`` added as new columns first."""
     cache = reopen(path)
     facts = read_facts(path)
-    root = source or facts.source
-    if root is None or not root.is_dir():
+    given = source or facts.source
+    if given is None or not given.exists():
         raise InputError(
-            what="The source videos of this cache are not where they were." if root else "Where are the source videos?",
-            where=str(root or path),
-            why="" if root else "this cache was not built on this machine, or the file beside it is gone",
+            what="The source videos of this cache are not where they were."
+            if given
+            else "Where are the source videos?",
+            where=str(given or path),
+            why="" if given else "this cache was not built on this machine, or the file beside it is gone",
             fix=f"frame-cache build {path} --source DIR",
         )
-    repair_metadata(cache, root, progress)
+    repair_metadata(cache, given, progress)
     meta = cache.meta
     known = resolve_all(
         [record["requested"] for record in meta.teachers.values()], size=meta.geometry["size"], fit=meta.geometry["fit"]
@@ -169,7 +190,9 @@ def resume(
     sources = _weights_of(meta, known, new, facts, weights)
     if new:
         cache = _add_teachers(cache, new, sources, progress)
-    _remember(path, root, sources)
+    _remember(path, given, sources)
+    # A list of clips names files relative to its own folder.
+    root = given.parent if given.is_file() else given
     return Prepared(cache=cache, source=root, teachers=_teacher_plan(cache.meta, [*known, *new], sources))
 
 
@@ -204,9 +227,9 @@ def _remembered_file(spec: TeacherSpec, facts: LocalFacts) -> Path:
     return file
 
 
-def _remember(path: Path, root: Path, weights: Mapping[str, WeightSource]) -> None:
+def _remember(path: Path, source: Path, weights: Mapping[str, WeightSource]) -> None:
     files = {name: item.file for name, item in weights.items() if item.file is not None}
-    write_facts(path, LocalFacts(source=root, weights=files))
+    write_facts(path, LocalFacts(source=source, weights=files))
 
 
 def _add_teachers(

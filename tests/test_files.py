@@ -96,38 +96,48 @@ def test_a_crash_at_any_system_call_leaves_the_old_file_or_the_new_one(tmp_path:
 import os, signal, sys
 from pathlib import Path
 from frame.pipeline.store.files import write_durable, writer_folder
-root, number = Path(sys.argv[1]), int(sys.argv[2])
-with writer_folder(root) as tmp:
+
+def write(root, number):
     count = 0
     def before(event, arguments):
-        global count
-        if event in ("open", "os.rename", "os.mkdir", "os.remove") or event == "fsync":
+        nonlocal count
+        if event in ("open", "os.rename", "os.mkdir", "os.remove", "fsync"):
             count += 1
             if count > number:
                 os.kill(os.getpid(), signal.SIGKILL)
     fsync = os.fsync
-    os.fsync = lambda fd: (before("fsync", None), fsync(fd))
-    sys.addaudithook(before)
-    write_durable(root / "a" / "file", b"new" * 1000, tmp=tmp)
-    print("done", flush=True)
-    number = 1 << 30
+    with writer_folder(root) as tmp:
+        os.fsync = lambda fd: (before("fsync", None), fsync(fd))
+        sys.addaudithook(before)
+        write_durable(root / "a" / "file", b"new" * 1000, tmp=tmp)
+        number = 1 << 30
+
+for number in range(30):
+    root = Path(sys.argv[1]) / str(number)
+    root.mkdir()
+    child = os.fork()
+    if child == 0:
+        write(root, number)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(number, status, flush=True)
+    if status == 0:
+        break
 """
-    outcomes = set()
-    for number in range(20):
+    out, err = run_python(code, tmp_path).communicate(timeout=100)
+    outcomes = []
+    for number, status in (map(int, line.split()) for line in out.splitlines()):
         root = tmp_path / str(number)
-        root.mkdir()
-        process = run_python(code, root, number)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode in (0, -signal.SIGKILL), err
         with writer_folder(root):
             pass  # the next writer clears up
         found = listing(root)
         assert found in ([], ["a/file"])
         assert not found or (root / "a" / "file").read_bytes() == b"new" * 1000
-        outcomes.add((bool(found), "done" in out))
-        if process.returncode == 0:
-            break
-    assert outcomes == {(False, False), (True, False), (True, True)}
+        outcomes.append((bool(found), status))
+    killed = int(signal.SIGKILL)
+    assert outcomes[-1] == (True, 0), err
+    assert {(False, killed), (True, killed)} == set(outcomes[:-1])
+    assert len(outcomes) > 6
 
 
 def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path: Path) -> None:

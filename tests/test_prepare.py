@@ -130,3 +130,35 @@ def test_a_teacher_added_later_leaves_everything_else_untouched(clips: Path, tmp
     kept = [name for name in before if name.startswith((FRAMES, "test_vit", "shards", "index"))]
     assert all(after[name] == before[name] for name in kept)
     assert open_cache(path).columns["more.patch"].part == "more"
+
+
+def test_a_list_of_clips_is_resumed_from_its_own_folder(clips: Path, tmp_path: Path) -> None:
+    from frame.pipeline.options import BuildOptions
+    from frame.pipeline.prepare import create
+
+    folder = tmp_path / "somewhere"
+    shutil.copytree(clips, folder)
+    (folder / "my list.csv").write_text("path,label,split\nclip_00.mp4,a,train\nclip_04.mp4,b,val\n")
+    options = BuildOptions(
+        dataset="csv",
+        source=folder / "my list.csv",
+        teachers=("timm:test_vit",),
+        weights=("random",),
+        size=64,
+        unit_rows=24,
+        batch_rows=8,
+    )
+    first = create(options, tmp_path / "c", QUIET)
+    assert first.source == folder
+    before = tree(tmp_path / "c")
+    for again in (create(options, tmp_path / "c", QUIET), resume(tmp_path / "c", progress=QUIET)):
+        assert again.source == folder
+    (tmp_path / "c" / INDEX).unlink()
+    resume(tmp_path / "c", progress=QUIET)
+    assert tree(tmp_path / "c") == before
+
+
+def test_a_request_that_cannot_be_met_leaves_no_folder(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="dino_vits17"):
+        make(clips, tmp_path / "c", teachers=("dino_vits17",))
+    assert not (tmp_path / "c").exists()

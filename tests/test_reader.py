@@ -187,24 +187,27 @@ def test_a_copy_sent_to_another_process_reads_the_same(tmp_path: Path, store: An
     check_every_row(made, pickle.loads(sent))  # noqa: S301
 
 
-@pytest.mark.parametrize("store", ["zarr", "webdataset"])
-def test_forked_processes_share_an_open_cache(tmp_path: Path, store: Any) -> None:
+def test_forked_processes_share_an_open_cache(tmp_path: Path) -> None:
     """In an interpreter of its own: this one has threads by now, and forking it would be the test's own danger."""
     code = """
 import multiprocessing, sys
 import numpy as np
 from frame.pipeline.store import open_cache
-cache = open_cache(sys.argv[1])
-def digest(row):
+caches = [open_cache(path) for path in sys.argv[1:]]
+def digest(job):
+    cache, row = caches[job[0]], job[1]
     return cache.read("dino.patch", row, row + 3).tobytes() + cache.read("frames", row, row + 1).tobytes()
-rows = [int(r) for r in np.random.default_rng(0).integers(0, 14, 200)]
-here = [digest(row) for row in rows]
+jobs = [(int(r) % 2, int(r) % 14) for r in np.random.default_rng(0).integers(0, 1000, 300)]
+here = [digest(job) for job in jobs]
 with multiprocessing.get_context("fork").Pool(3) as pool:
-    assert pool.map(digest, rows, chunksize=1) == here
-assert [digest(row) for row in rows] == here
+    assert pool.map(digest, jobs, chunksize=1) == here
+assert [digest(job) for job in jobs] == here
 """
-    make_cache(tmp_path, lengths=(8, 8), failed=(), store=store, encoding="int8")
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=100)
+    stores: tuple[Any, ...] = ("zarr", "webdataset")
+    for store in stores:
+        make_cache(tmp_path / store, lengths=(8, 8), failed=(), store=store, encoding="int8")
+    command = [sys.executable, "-c", code, *(str(tmp_path / store) for store in stores)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
 
 
@@ -244,7 +247,7 @@ for turn in range(2):
             cache.read(column, row, row + 1)
 print(cache.meta.rows)
 """
-    make_cache(tmp_path, lengths=(1,) * 60, failed=(), rows_per_unit=1, encoding="int8")
+    make_cache(tmp_path, lengths=(1,) * 60, failed=(), rows_per_unit=1)
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "60\n"

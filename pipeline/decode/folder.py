@@ -23,6 +23,10 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """Kinds of picture that Pillow turns into 8-bit RGB faithfully. 16-bit ones it would cut off at 255."""
 
 
+_PHOTOGRAPHS = ("JPEG", "MPO", "TIFF", "WEBP")
+"""Formats whose EXIF rotation is honoured: cameras write them, and it stands in front of the picture."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Folder:
     """The pictures of a folder, in order. ``height`` and ``width`` are after a photograph's own rotation (EXIF)."""
@@ -91,7 +95,7 @@ class FolderReader:
             name = self._folder.names[number]
             try:
                 with _open(self._folder.path / name, self._limits) as image:
-                    picture = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+                    picture = np.asarray(_upright(image).convert("RGB"))
             except (OSError, SyntaxError, ValueError, EOFError) as error:
                 raise ClipError("decoder-error", f"{name}: {type(error).__name__}") from None
             if picture.shape != out.shape[1:]:
@@ -133,11 +137,15 @@ def _open(path: Path, limits: Limits) -> Image.Image:
     return image
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) if image.format in _PHOTOGRAPHS else image
+
+
 def _look(path: Path, limits: Limits) -> tuple[int, int, str]:
     """Height, width and format of a picture, from its header."""
     try:
         with _open(path, limits) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
+            turned = image.format in _PHOTOGRAPHS and image.getexif().get(0x0112, 1) >= 5
             size = (image.width, image.height) if turned else (image.height, image.width)
             return *size, (image.format or "picture").lower()
     except (OSError, SyntaxError, ValueError, EOFError) as error:

@@ -110,7 +110,7 @@ class Child:
     def _how_it_ended(self) -> str:
         # It closed its socket: it is dead, or about to be. One that only pretends to end is helped.
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=5)
+            self._process.wait(timeout=1)
         status = self._process.poll()
         if status is None:
             return "a closed connection"

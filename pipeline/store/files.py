@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -158,14 +158,20 @@ def _remove_if_dead(entry: Path) -> None:
 
 
 @contextmanager
-def exclusive(cache: Path) -> Iterator[None]:
-    """Hold the cache's lock for a short change of ``cache.json`` or a receipt. Safety rests on the renames; without the
-    lock, two changes at once would lose one of them, and the next build would make it again."""
+def exclusive(cache: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the cache's lock: for planning it, and for a short change of ``cache.json`` or a receipt. ``waiting`` is
+    called once if another process holds it.
+
+    Safety rests on the renames. Without the lock, two changes at once would lose one of them, and the next build would
+    make it again; and two builds would both probe every video."""
     root = cache / TMP
     while True:
         try:
             root.mkdir(exist_ok=True)
-            lock = _lock(root / _LOCK, wait=True)
+            lock = _lock(root / _LOCK, wait=False)
+            if lock is None:
+                waiting()
+                lock = _lock(root / _LOCK, wait=True)
             break
         except FileNotFoundError:
             if not cache.is_dir():

@@ -1,0 +1,312 @@
+"""The cage: whatever a decoder does, it costs its own clip and no more, and soon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import SIZE, number_of, steady, write_video
+
+from frame.manifests.errors import InputError
+from frame.pipeline.decode import ClipError, DecodeCage, Limits, Probe
+
+SHORT = Limits(seconds=1.0, seconds_per_second=0.0, seconds_per_megabyte=0.0, seconds_per_megapixel=0.0)
+
+FAULTS = {
+    # A regular expression that never ends: native code that holds the interpreter's lock, deaf to signals.
+    "hangs": "signal.signal(signal.SIGTERM, signal.SIG_IGN); re.match('(a+)+$', 'a' * 64 + 'b')",
+    "aborts": "os.abort()",
+    "segfaults": "ctypes.string_at(0)",
+    "exits": "os._exit(7)",
+    "bloats": "bytearray(1 << 40)",
+    "writes": "os.write(os.open(WHERE, os.O_CREAT | os.O_WRONLY), b'x')",
+    "shouts": "os.write(2, b'decoder says no\\n' * 10)",
+    "floods": "[os.write(2, b'!' * 60000) for _ in range(3)]",
+    "raises": "1 / 0",
+    "hangs up": "self._connection.close(); time.sleep(60)",
+    "babbles": "self._connection.sendall(b'\\xff' * 100); time.sleep(60)",
+}
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    return write_video(tmp_path / "a.mp4", steady(12))
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Callable[..., list[str]]:
+    """Makes the command of a child that has one of the FAULTS at requests that fit ``when``."""
+
+    def make(fault: str, when: str) -> list[str]:
+        script = tmp_path / "child.py"
+        script.write_text(
+            textwrap.dedent(f"""
+            import ctypes, os, re, signal, socket, sys, time
+            from frame.pipeline.decode.child import Server, confine
+
+            WHERE = {str(tmp_path / "written")!r}
+
+            class Faulty(Server):
+                opened = None
+                def answer(self, request, descriptors):
+                    self.opened = request.get("decoder", self.opened)
+                    do, decoder = request["do"], self.opened
+                    answer = super().answer(request, descriptors)
+                    if {when}:
+                        try:
+                            {FAULTS[fault]}
+                        except BlockingIOError:
+                            pass
+                    return answer
+
+            confine(int(sys.argv[2]))
+            Faulty(socket.socket(fileno=int(sys.argv[1]))).serve()
+            """)
+        )
+        return [sys.executable, str(script)]
+
+    return make
+
+
+def take(cage: DecodeCage, path: Path, probe: Probe, decoder: str = "decord") -> list[int]:
+    frames = cage.decode(path, probe.timestamps, height=probe.height, width=probe.width, decoder=decoder)
+    return [number_of(frame) for frame in frames]
+
+
+def child_of(cage: DecodeCage) -> int:
+    assert cage._child is not None
+    return cage._child._process.pid
+
+
+def gone(pid: int, *, within: float = 5.0) -> bool:
+    """Whether the process ends within so many seconds; a zombie that nobody has reaped counts as ended."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("fault", ["hangs", "aborts", "segfaults", "exits", "hangs up", "babbles"])
+def test_when_decord_dies_pyav_is_asked(video: Path, faulty: Callable[..., list[str]], fault: str) -> None:
+    with DecodeCage(limits=SHORT, command=faulty(fault, "do == 'read' and decoder == 'decord'")) as cage:
+        probe = cage.probe(video)
+        first = child_of(cage)
+        assert take(cage, video, probe) == list(range(12))
+        assert cage.used == "pyav"
+        assert gone(first)
+        assert child_of(cage) != first
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("hangs", "decoder-timeout: no answer within 1 seconds"),
+        ("aborts", "decoder-crashed: the decode process ended with SIGABRT, twice"),
+        ("segfaults", "decoder-crashed: the decode process ended with SIGSEGV, twice"),
+        ("exits", "decoder-crashed: the decode process ended with exit status 7, twice"),
+    ],
+)
+@pytest.mark.parametrize("do", ["probe", "read"])
+def test_a_clip_that_kills_every_decoder_is_named(
+    video: Path, faulty: Callable[..., list[str]], fault: str, told: str, do: str
+) -> None:
+    when = f"do == {do!r} and request.get('path', 'a.mp4').endswith('a.mp4')"
+    with DecodeCage() as cage:
+        probe = cage.probe(video)
+    with DecodeCage(limits=SHORT, command=faulty(fault, when)) as cage:
+        started = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(ClipError) as caught:
+                cage.probe(video) if do == "probe" else take(cage, video, probe)
+            assert str(caught.value) == told
+        assert time.monotonic() - started < 20
+
+
+def test_the_next_clip_is_none_the_worse(video: Path, tmp_path: Path, faulty: Callable[..., list[str]]) -> None:
+    other = write_video(tmp_path / "b.mp4", steady(5))
+    with DecodeCage(limits=SHORT, command=faulty("aborts", "'a.mp4' in request.get('path', '')")) as cage:
+        for _ in range(2):
+            with pytest.raises(ClipError, match="decoder-crashed"):
+                cage.probe(video)
+            assert take(cage, other, cage.probe(other)) == list(range(5))
+
+
+def test_memory_has_a_limit(video: Path, faulty: Callable[..., list[str]]) -> None:
+    # The fault comes after the answer, where nobody catches it: what is shown is that the memory was refused.
+    with DecodeCage(command=faulty("bloats", "do == 'probe'")) as cage:
+        with pytest.raises(ClipError, match="decoder-crashed"):
+            cage.probe(video)
+        assert "MemoryError" in cage.complaints
+
+
+def test_memory_refused_costs_the_clip(tmp_path: Path) -> None:
+    # FFmpeg itself does not always tell apart data that is wrong and memory that it did not get.
+    path = write_video(tmp_path / "a.mp4", steady(4), size=(3840, 2160))
+    with (
+        DecodeCage(limits=Limits(memory=16 << 20)) as cage,
+        pytest.raises(ClipError, match="out-of-memory|decoder-error"),
+    ):
+        cage.probe(path)
+    with DecodeCage(limits=Limits(memory=256 << 20)) as cage:
+        assert len(cage.probe(path).timestamps) == 4
+
+
+def test_no_file_can_be_written(video: Path, tmp_path: Path, faulty: Callable[..., list[str]]) -> None:
+    with DecodeCage(command=faulty("writes", "do == 'probe'")) as cage:
+        with pytest.raises(ClipError, match="decoder-crashed"):
+            cage.probe(video)
+        assert "File too large" in cage.complaints
+    assert (tmp_path / "written").stat().st_size == 0
+
+
+@pytest.mark.parametrize(("fault", "heard"), [("shouts", "decoder says no"), ("floods", "!!!")])
+def test_complaints_are_kept_and_stop_nothing(
+    video: Path, faulty: Callable[..., list[str]], fault: str, heard: str
+) -> None:
+    with DecodeCage(command=faulty(fault, "do == 'probe'")) as cage:
+        probe = cage.probe(video)
+        assert heard in cage.complaints
+        assert len(cage.complaints) <= 8192
+        assert take(cage, video, probe) == list(range(12))
+
+
+def test_what_is_not_foreseen_costs_one_clip(video: Path, tmp_path: Path) -> None:
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import frame.pipeline.decode.known as known\n"
+        "known.scan = lambda *_: 1 / 0\n"
+        "from frame.pipeline.decode.child import main\n"
+        "main()\n"
+    )
+    with DecodeCage(command=[sys.executable, str(child)]) as cage:
+        with pytest.raises(ClipError, match="decoder-error: it raises ZeroDivisionError"):
+            cage.probe(video)
+        assert "Traceback" in cage.complaints
+
+
+def test_it_dies_with_its_parent_even_while_it_hangs(video: Path, faulty: Callable[..., list[str]]) -> None:
+    code = f"""
+from pathlib import Path
+from frame.pipeline.decode import DecodeCage
+cage = DecodeCage(command={faulty("hangs", "do == 'read'")!r})
+probe = cage.probe(Path({str(video)!r}))
+print(cage._child._process.pid, flush=True)
+cage.decode(Path({str(video)!r}), probe.timestamps, height=probe.height, width=probe.width)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    time.sleep(0.3)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert gone(child)
+
+
+def test_an_interrupt_leaves_a_cage_that_works(video: Path, faulty: Callable[..., list[str]]) -> None:
+    with DecodeCage(command=faulty("hangs", "do == 'probe' and not os.environ.get('CALM')")) as cage:
+        signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                cage.probe(video)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        os.environ["CALM"] = "1"
+        try:
+            assert take(cage, video, cage.probe(video)) == list(range(12))
+        finally:
+            del os.environ["CALM"]
+
+
+def test_a_child_killed_between_two_pieces_is_replaced(video: Path) -> None:
+    with DecodeCage() as cage:
+        probe = cage.probe(video)
+        pieces = cage.decode_pieces(video, probe.timestamps, height=probe.height, width=probe.width, piece=5)
+        seen = [number_of(frame) for frame in next(pieces)]
+        os.kill(child_of(cage), signal.SIGKILL)
+        assert gone(child_of(cage))
+        seen += [number_of(frame) for piece in pieces for frame in piece]
+        assert seen == list(range(12))
+
+
+def test_pieces_end_when_something_else_is_asked(video: Path) -> None:
+    with DecodeCage() as cage:
+        probe = cage.probe(video)
+        shape = {"height": probe.height, "width": probe.width}
+        pieces = cage.decode_pieces(video, probe.timestamps, piece=5, **shape)
+        next(pieces)
+        assert take(cage, video, probe) == list(range(12))
+        with pytest.raises(RuntimeError, match="another source"):
+            next(pieces)
+
+
+def test_frames_outlive_what_comes_after_them_and_their_memory_is_used_again(video: Path) -> None:
+    cage = DecodeCage()
+    probe = cage.probe(video)
+    shape = {"height": probe.height, "width": probe.width}
+    times = probe.timestamps
+    one = cage.decode(video, times[:4], **shape)
+    kept = one[2]
+    copy = kept.copy()
+    where = one.ctypes.data
+    del one
+    two = cage.decode(video, times[4:8], **shape)
+    assert two.ctypes.data != where
+    assert np.array_equal(kept, copy)
+    del kept
+    three = cage.decode(video, times[8:12], **shape)
+    assert three.ctypes.data == where
+    cage.close()
+    assert [number_of(frame) for frame in (*two, *three)] == list(range(4, 12))
+
+
+def test_closing_ends_the_child_and_asking_again_starts_one(video: Path) -> None:
+    with DecodeCage() as cage:
+        probe = cage.probe(video)
+        first = child_of(cage)
+        cage.close()
+        assert gone(first, within=0.5)
+        cage.close()
+        assert take(cage, video, probe) == list(range(12))
+
+
+def test_a_child_that_cannot_start_is_the_machines_fault(video: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "child.py"
+    broken.write_text("import a_library_that_is_not_there\n")
+    cage = DecodeCage(command=[sys.executable, str(broken)])
+    with pytest.raises(InputError, match="No module named 'a_library_that_is_not_there'"):
+        cage.probe(video)
+
+
+def test_a_working_folder_full_of_namesakes_does_no_harm(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("av", "numpy", "socket", "frame", "decord"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    with DecodeCage() as cage:
+        assert take(cage, video, cage.probe(video)) == list(range(12))
+
+
+def test_deadlines_grow_with_what_is_asked() -> None:
+    limits = Limits()
+    assert limits.deadline() == 30
+    assert limits.deadline(seconds=10) == 50
+    assert limits.deadline(size=5_000_000) == 35
+    assert limits.deadline(pixels=300 * SIZE[0] * SIZE[1]) > 30
