@@ -29,7 +29,7 @@ def open_cache(path: str | Path) -> Cache:
 
     Raises ``CacheError`` when there is none at ``path``, when its metadata are damaged, or of another format version.
     """
-    root = Path(path)
+    root = Path(path).expanduser()
     meta_path = root / META
     try:
         data = meta_path.read_bytes()
