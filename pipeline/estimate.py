@@ -7,12 +7,13 @@ import shutil
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from frame.pipeline.decode import ClipError, DecodeCage
 from frame.pipeline.plan import Plan
@@ -27,7 +28,7 @@ _DISK_BYTES = 64 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """Rates are rows a second of one decoder, of one teacher worker on all its threads, and of the disk; ``hours`` is
+    """Rates are rows a second of one decoder, of all this machine's teacher workers, and of the disk; ``hours`` is
     for this machine alone, with decoding, teaching and writing side by side."""
 
     clips: int
@@ -124,7 +125,7 @@ def _measure_decode(index: pa.Table, meta: CacheMeta, source: Path) -> tuple[np.
 def _measure_teachers(
     teachers: TeacherPlan, columns: Sequence[str], images: np.ndarray, batch: int
 ) -> tuple[float, str]:
-    bench = TeacherBench(teachers)
+    bench = TeacherBench(replace(teachers, threads=1))
     frames = np.resize(images, (batch, *images.shape[1:]))
     made = bench.make(columns, [frames])
     began, count = time.perf_counter(), 0
@@ -132,7 +133,9 @@ def _measure_teachers(
         bench.make(columns, [frames])
         count += batch
     device = next(iter(made.software.values()))["device"]
-    return count / (time.perf_counter() - began), device
+    # A build runs one worker of one thread a core, or one worker an accelerator.
+    workers = (os.cpu_count() or 1) if device == "cpu" else torch.cuda.device_count()
+    return workers * count / (time.perf_counter() - began), device
 
 
 def _measure_disk(folder: Path) -> float:

@@ -21,6 +21,7 @@ from frame.pipeline.store.index import SCHEMA, index_bytes
 from frame.pipeline.store.layout import FRAMES, CacheMeta, Column
 
 _UNIT_BYTES = 128 << 20
+_LEAST_UNITS = 32  # of a small cache, so that every worker of a machine has something to do
 _DECODED_BYTES = 768 << 20
 _MAX_UNIT_ROWS = 8192
 _MAX_ASPECT = 100
@@ -62,7 +63,7 @@ def probe_clips(
 
 
 def rows_per_unit(columns: Mapping[str, Column], options: BuildOptions, *, rows: int, frame_bytes: int) -> int:
-    """How many rows make a unit: some 128 MiB of all columns together, in whole batches, no more than there are.
+    """How many rows make a unit: some 128 MiB of all columns together, in whole batches; less in a small cache.
 
     A unit's frames also travel through memory as decoded, ``frame_bytes`` each at the most, so that caches of very
     large videos get smaller units.
@@ -71,7 +72,7 @@ def rows_per_unit(columns: Mapping[str, Column], options: BuildOptions, *, rows:
         return options.unit_rows
     row_bytes = sum(column.row_bytes for column in columns.values())
     fitting = min(_UNIT_BYTES // row_bytes, _DECODED_BYTES // max(frame_bytes, 1), _MAX_UNIT_ROWS)
-    wanted = min(max(fitting, 1), max(rows, 1))
+    wanted = max(min(fitting, -(-rows // _LEAST_UNITS)), 1)
     return -(-wanted // options.batch_rows) * options.batch_rows
 
 

@@ -6,9 +6,11 @@ import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 BITS, CELL = 8, 16
@@ -45,12 +47,12 @@ def write_video(
 ) -> Path:
     """A video whose k-th picture shows k and has the time ``ticks[k] * base``."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
+        stream = cast(VideoStream, container.add_stream(codec, rate=rate))
         stream.width, stream.height = size
         stream.pix_fmt = pixels
         stream.time_base = base
         stream.codec_context.time_base = base
-        stream.options = {"threads": "1"} | (options or {})
+        stream.options = {"threads": "1", **(options or {})}
         for number, tick in enumerate(ticks):
             frame = av.VideoFrame.from_ndarray(picture(number % 256, size), format="rgb24").reformat(format=pixels)
             frame.pts, frame.time_base = tick, base

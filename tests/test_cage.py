@@ -158,7 +158,7 @@ def test_memory_refused_costs_the_clip(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", steady(4), size=(3840, 2160))
     with (
         DecodeCage(limits=Limits(memory=16 << 20)) as cage,
-        pytest.raises(ClipError, match="out-of-memory|decoder-error"),
+        pytest.raises(ClipError, match=r"out-of-memory|decoder-error"),
     ):
         cage.probe(path)
     with DecodeCage(limits=Limits(memory=256 << 20)) as cage:
@@ -248,8 +248,7 @@ def test_a_child_killed_between_two_pieces_is_replaced(video: Path) -> None:
 def test_pieces_end_when_something_else_is_asked(video: Path) -> None:
     with DecodeCage() as cage:
         probe = cage.probe(video)
-        shape = {"height": probe.height, "width": probe.width}
-        pieces = cage.decode_pieces(video, probe.timestamps, piece=5, **shape)
+        pieces = cage.decode_pieces(video, probe.timestamps, height=probe.height, width=probe.width, piece=5)
         next(pieces)
         assert take(cage, video, probe) == list(range(12))
         with pytest.raises(RuntimeError, match="another source"):
@@ -259,18 +258,17 @@ def test_pieces_end_when_something_else_is_asked(video: Path) -> None:
 def test_frames_outlive_what_comes_after_them_and_their_memory_is_used_again(video: Path) -> None:
     cage = DecodeCage()
     probe = cage.probe(video)
-    shape = {"height": probe.height, "width": probe.width}
-    times = probe.timestamps
-    one = cage.decode(video, times[:4], **shape)
+    height, width, times = probe.height, probe.width, probe.timestamps
+    one = cage.decode(video, times[:4], height=height, width=width)
     kept = one[2]
     copy = kept.copy()
     where = one.ctypes.data
     del one
-    two = cage.decode(video, times[4:8], **shape)
+    two = cage.decode(video, times[4:8], height=height, width=width)
     assert two.ctypes.data != where
     assert np.array_equal(kept, copy)
     del kept
-    three = cage.decode(video, times[8:12], **shape)
+    three = cage.decode(video, times[8:12], height=height, width=width)
     assert three.ctypes.data == where
     cage.close()
     assert [number_of(frame) for frame in (*two, *three)] == list(range(4, 12))

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TypedDict
 
 import av
 import numpy as np
@@ -42,8 +43,16 @@ OPEN_GROUPS = {"x264-params": "open-gop=1:keyint=8:bframes=4:b-pyramid=2"}
 
 def all_frames(cage: DecodeCage, path: Path, decoder: str = "decord") -> tuple[Probe, Frames]:
     probe = cage.probe(path)
-    shape = {"height": probe.height, "width": probe.width}
-    return probe, cage.decode(path, probe.timestamps, decoder=decoder, sha256=probe.sha256, **shape)
+    return probe, cage.decode(path, probe.timestamps, decoder=decoder, sha256=probe.sha256, **shape_of(probe))
+
+
+class Shape(TypedDict):
+    height: int
+    width: int
+
+
+def shape_of(probe: Probe) -> Shape:
+    return {"height": probe.height, "width": probe.width}
 
 
 def numbers(frames: Frames) -> list[int]:
@@ -178,7 +187,7 @@ def test_a_picture_that_cannot_be_decoded_costs_the_clip(cage: DecodeCage, tmp_p
     assert reasons == {"decoder-error: after 20 pictures: Invalid data found when processing input"}
 
 
-def damaged(cage: DecodeCage, path: Path, content: bytes) -> list[bytes]:
+def damaged(cage: DecodeCage, path: Path, content: bytearray) -> list[bytes]:
     """What comes of the damaged content with decord, and with PyAV: pictures, or a reason."""
     path.write_bytes(content)
     outcomes = []
@@ -217,6 +226,23 @@ def test_times_that_contradict_the_codecs_order_are_refused(
     content[one : one + 4], content[two : two + 4] = content[two : two + 4], content[one : one + 4]
     _, outcome = damaged(cage, tmp_path / "a.mp4", content)
     assert outcome.split(b":")[0] in (b"timestamps-disorder", b"timestamps-repeat", b"frames-missing")
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+def test_a_file_that_keeps_no_times_of_showing_is_in_the_codecs_order(
+    cage: DecodeCage, tmp_path: Path, decoder: str
+) -> None:
+    path = write_video(tmp_path / "a.mp4", steady(24), options={"bf": "3"})
+    bare = tmp_path / "b.mp4"
+    with av.open(str(path)) as source, av.open(str(bare), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet.stream, packet.time_base = stream, Fraction(1, 1000)
+            packet.pts = packet.dts = 40 * number
+            target.mux(packet)
+    probe, frames = all_frames(cage, bare, decoder)
+    assert numbers(frames) == list(range(24))
+    assert np.diff(probe.timestamps) == pytest.approx([0.04] * 23)
 
 
 @pytest.mark.parametrize(
@@ -270,8 +296,8 @@ def test_taking_up_again_changes_no_byte(tmp_path: Path) -> None:
 def test_what_is_not_as_planned_is_refused(cage: DecodeCage, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", steady(12))
     probe = cage.probe(path)
-    shape = {"height": probe.height, "width": probe.width}
-    for times, size in (([0.04, 0.05], shape), ([9.0], shape), ([0.0], {"height": 64, "width": 64})):
+    shape, other = shape_of(probe), Shape(height=64, width=64)
+    for times, size in (([0.04, 0.05], shape), ([9.0], shape), ([0.0], other)):
         with pytest.raises(ClipError, match="frames-differ"):
             cage.decode(path, times, **size)
     write_video(path, steady(13))
@@ -305,16 +331,17 @@ def test_a_folder_is_a_video(cage: DecodeCage, tmp_path: Path) -> None:
     for number in range(12):
         Image.fromarray(picture(number)).save(folder / f"frame_{number}.png")
     probe = cage.probe(folder, frame_rate=10.0)
-    shape = {"height": probe.height, "width": probe.width, "sha256": probe.sha256, "frame_rate": 10.0}
-    frames = [frame for piece in cage.decode_pieces(folder, probe.timestamps[::2], piece=4, **shape) for frame in piece]
+    shape, digest = shape_of(probe), probe.sha256
+    pieces = cage.decode_pieces(folder, probe.timestamps[::2], sha256=digest, frame_rate=10.0, piece=4, **shape)
+    frames = [frame for piece in pieces for frame in piece]
     assert np.array_equal(np.stack(frames), np.stack([picture(number) for number in range(0, 12, 2)]))
     assert cage.used == "pillow"
     data = (folder / "frame_3.png").read_bytes()
     (folder / "frame_3.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(ClipError, match="source-changed"):
-        cage.decode(folder, probe.timestamps, **shape)
+        cage.decode(folder, probe.timestamps, sha256=digest, frame_rate=10.0, **shape)
     with pytest.raises(ClipError, match=r"decoder-error: frame_3\.png: OSError"):
-        cage.decode(folder, probe.timestamps, height=probe.height, width=probe.width, frame_rate=10.0)
+        cage.decode(folder, probe.timestamps, frame_rate=10.0, **shape)
 
 
 def test_decoders_that_cannot_be_had_are_named(cage: DecodeCage) -> None:

@@ -109,7 +109,9 @@ def test_units_are_whole_batches_of_some_128_mib_and_small_for_huge_videos() -> 
     assert 64 << 20 <= usual * columns[FRAMES].row_bytes <= 256 << 20
     huge = rows_per_unit(columns, options, rows=10**6, frame_bytes=3840 * 2160 * 3)
     assert huge == options.batch_rows
-    assert rows_per_unit(columns, options, rows=40, frame_bytes=1) == 64
+    assert rows_per_unit(columns, options, rows=40, frame_bytes=1) == 32
+    assert rows_per_unit(columns, options, rows=32 * 100, frame_bytes=1) == 128
+    assert rows_per_unit(columns, options, rows=0, frame_bytes=1) == 32
 
 
 def test_real_files_are_probed_side_by_side_and_bad_ones_yield_their_error(tmp_path: Path) -> None:

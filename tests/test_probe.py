@@ -7,10 +7,13 @@ import pickle
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 import pytest
+from av.packet import Packet
+from av.video.stream import VideoStream
 from clips import SIZE, cut_away, picture, steady, turn, unsteady, write_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -218,7 +221,7 @@ def test_a_size_declared_falsely_is_not_believed(cage: DecodeCage, tmp_path: Pat
 
 
 def test_hidden_pictures_of_vp8_are_not_counted() -> None:
-    shown, hidden = av.Packet(b"\x10\0\0"), av.Packet(b"\x00\0\0")
+    shown, hidden = (cast("Packet[VideoStream]", av.Packet(first + b"\0\0")) for first in (b"\x10", b"\0"))
     assert shows_picture(shown, "vp8")
     assert not shows_picture(hidden, "vp8")
     assert shows_picture(hidden, "h264")

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_caches import CLS, LATER, PATCH, Made, add_column, commit, make_cache
 
-from frame.pipeline.store import Cache, CacheError, open_cache
+from frame.pipeline.store import Cache, CacheError, open_cache, reopen
 from frame.pipeline.store.files import sha256_bytes
 from frame.pipeline.store.layout import sealed
 
@@ -175,6 +175,27 @@ def test_what_is_no_cache_is_named(tmp_path: Path) -> None:
         open_cache(tmp_path)
     with pytest.raises(CacheError, match="no cache here"):
         open_cache(tmp_path / "cache.json")
+
+
+def test_reopening_does_with_either_copy_of_the_metadata(tmp_path: Path) -> None:
+    made = make_cache(tmp_path / "cache", failed=())
+    meta, copy = made.path / "cache.json", made.path / "cache.copy.json"
+    data = meta.read_bytes()
+    for damage in (b"", data[:-5], sealed({"format": 2, "kind": "frame-cache"})):
+        meta.write_bytes(damage)
+        with pytest.raises(CacheError):
+            open_cache(made.path)
+        assert same(reopen(made.path).read(PATCH, 0, 3), made.values(PATCH)[:3])
+    meta.unlink()
+    assert reopen(made.path).meta == made.meta
+    copy.write_bytes(data[:-5])
+    with pytest.raises(CacheError, match="no cache here"):
+        reopen(made.path)
+    copy.unlink()
+    with pytest.raises(CacheError, match="no cache here"):
+        reopen(made.path)
+    meta.write_bytes(data)
+    assert reopen(made.path).meta == made.meta
 
 
 @pytest.mark.parametrize("store", ["zarr", "webdataset"])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from store_caches import CLS, FIRST_COLUMNS, PATCH, Made, add_column, commit, make_cache, restore, tree, unit_data
 
-from frame.pipeline.store import Cache, CacheError, open_cache
+from frame.pipeline.store import Cache, CacheError, open_cache, reopen
 from frame.pipeline.store.layout import sealed
 from frame.pipeline.store.receipts import receipt_path
 from frame.pipeline.store.verify import Problem, check_unit, check_units, verify
@@ -37,16 +37,8 @@ def is_shard(name: str) -> bool:
 
 
 def problems_of(made: Made) -> list[Problem]:
-    """What opening and ``verify`` say is wrong; a cache that cannot be opened is looked at through its other copy."""
-    found = []
-    try:
-        cache = made.open()
-    except CacheError as error:
-        name = Path(error.where).relative_to(made.path).as_posix()
-        name = "cache.json" if name == "." else name  # there is no cache without it
-        found.append(Problem(kind="damaged", file=name, detail=error.what))
-        cache = Cache(made.path, made.meta)
-    return [*found, *verify(cache).problems]
+    """What ``verify`` says is wrong, as the command runs it."""
+    return list(verify(reopen(made.path)).problems)
 
 
 def read_silently(made: Made) -> list[str]:

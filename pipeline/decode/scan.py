@@ -41,10 +41,10 @@ class Scan:
     """What the demuxer knows of a file.
 
     ``ticks`` are the times of the pictures shown, in units of ``time_base`` seconds, increasing. With ``numbered``,
-    the container keeps no presentation times (AVI): the k-th picture out of the decoder has the k-th time. Without,
-    a picture carries its own. ``keys`` are (presentation, decoding) times of pictures where decoding can begin.
-    ``start`` is where a player's clock begins, in seconds.
-    ``rate`` is pictures a second. ``doubt`` says why only PyAV may decode the file, or is "".
+    the container keeps no presentation times (AVI, some MP4): the k-th picture out of the decoder has the k-th time.
+    Without, a picture carries its own. ``keys`` are (presentation, decoding) times of pictures where decoding can
+    begin. ``start`` is where a player's clock begins, in seconds. ``rate`` is pictures a second. ``doubt`` says why
+    only PyAV may decode the file, or is "".
     """
 
     ticks: tuple[int, ...]
@@ -91,7 +91,7 @@ def scan(source: Source, limits: Limits) -> Scan:
         if not shown:
             raise ClipError("no-frames", "all its pictures lie outside its edit list")
         if _packets_tell(name, packets):
-            numbered = name == "avi"
+            numbered = name == "avi" or _without_times(stream, packets)
             ticks = _increasing([dts if numbered else pts for pts, dts in shown])
         else:
             ticks, numbered = _ticks_by_decoding(source, limits, name, packets.times[0][1])
@@ -288,3 +288,8 @@ def _order_unsaid(stream: VideoStream, packets: _Packets) -> bool:
     """Whether pictures may be shown in another order than they are stored, yet no time says so: PyAV will see."""
     times = [pts for pts, _, _, _ in packets.times if pts is not None]
     return stream.codec_context.has_b_frames and times == sorted(times)
+
+
+def _without_times(stream: VideoStream, packets: _Packets) -> bool:
+    """Whether the times are those of decoding alone, and the codec may show its pictures in another order."""
+    return stream.codec_context.has_b_frames and all(pts == dts for pts, dts, _, _ in packets.times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import av.error
 import numpy as np
@@ -24,6 +25,8 @@ FAR_SECONDS = 20.0
 
 RUN_UP_SECONDS = 2.0
 """A jump lands on a key picture at least so long before the first one wanted: not every key picture stands alone."""
+LATE = 16
+"""Pictures looked at behind a missing one: no codec keeps more of them back."""
 
 
 class PyavReader:
@@ -60,8 +63,13 @@ class PyavReader:
     def _find(self, wanted: int) -> VideoFrame | None:
         """The picture of that tick, or None when the decoder is past it."""
         for tick, frame in self._pictures:
-            if tick >= wanted:
-                return frame if tick == wanted else None
+            if tick == wanted:
+                return frame
+            if tick > wanted:
+                # Should it come after all, the file contradicts itself, and the pictures' order is what is refused.
+                for _ in islice(self._pictures, LATE):
+                    pass
+                return None
         return None
 
     def _put(self, frame: VideoFrame, out: NDArray[np.uint8]) -> None:

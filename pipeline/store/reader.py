@@ -55,7 +55,7 @@ class _Opened:
 
 
 def reopen(path: Path) -> Cache:
-    """``open_cache`` that does with either copy of ``cache.json``: for finding and repairing damage, not for reading."""
+    """``open_cache`` that does with either copy of ``cache.json``: to find and repair damage, not for readers."""
     try:
         return open_cache(path)
     except CacheError:
