@@ -6,6 +6,8 @@ neighbours' features are the same bytes whether it failed or not, and its rows a
 
 from __future__ import annotations
 
+import atexit
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,12 +34,19 @@ class DecodeStage:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Decode the units of ``table`` (column ``item``)."""
         cache = open_cache(self.cache)
-        with DecodeCage() as cage:
-            jobs = [
-                make_job(unit, self.columns[unit], cache.index, cache.row_map, source=self.source)
-                for unit in table.column("item").to_pylist()
-            ]
-            return pa.concat_tables([_decode_unit(job, cage, cache.meta.build) for job in jobs])
+        jobs = [
+            make_job(unit, self.columns[unit], cache.index, cache.row_map, source=self.source)
+            for unit in table.column("item").to_pylist()
+        ]
+        return pa.concat_tables([_decode_unit(job, _cage(), cache.meta.build) for job in jobs])
+
+
+@functools.cache
+def _cage() -> DecodeCage:
+    """This process's cage. Ray gives one process many units, and starting a decoder costs as much as decoding one."""
+    cage = DecodeCage()
+    atexit.register(cage.close)
+    return cage
 
 
 def _decode_unit(job: UnitJob, cage: DecodeCage, build: Mapping[str, Any]) -> pa.Table:
