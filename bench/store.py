@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -224,7 +225,7 @@ def print_limits(folder: Path, work: Workload, whole: float) -> None:
     """What the machine allows for a whole clip, copying, fetching and checking it, and where our time goes."""
     count = work.frames
     target = np.empty_like(work.features[:count])
-    buffers = list(target.reshape(count, -1).view(np.uint8))
+    buffers: list[Any] = list(target.reshape(count, -1).view(np.uint8))
     starts = (np.random.default_rng(1).integers(0, work.clips, 60) * count).tolist()
     header = (folder / "map.npy").stat().st_size - work.features.nbytes
     descriptor = os.open(folder / "map.npy", os.O_RDONLY)

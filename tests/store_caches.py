@@ -122,7 +122,7 @@ def random_arrays(meta: CacheMeta, columns: Iterable[str], seed: int) -> dict[st
             if spec.dtype == "float16":
                 arrays[spec.name] = rng.standard_normal(shape).astype(np.float16)
                 if spec.name.endswith(".scale"):
-                    arrays[spec.name] = np.abs(arrays[spec.name]) / 64
+                    arrays[spec.name] = (np.abs(arrays[spec.name]) / 64).astype(np.float16)
             else:
                 low, high = (-127, 128) if spec.dtype == "int8" else (0, 256)
                 arrays[spec.name] = rng.integers(low, high, shape).astype(spec.dtype)

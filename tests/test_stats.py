@@ -57,5 +57,5 @@ def test_files_that_are_right_are_not_written_again(tmp_path: Path, monkeypatch:
     with quick_disk(), writer_folder(tmp_path) as tmp:
         write_statistics(cache, tmp=tmp)
     assert written == [tmp_path / stats_name(PATCH)]
-    assert (tmp_path / stats_name(PATCH)).read_bytes() == stats_bytes(cache, PATCH)
+    assert (tmp_path / stats_name(PATCH)).read_bytes() == stats_bytes(cache.columns[PATCH], cache.receipts())
     assert not (tmp_path / stats_name("frames")).exists()

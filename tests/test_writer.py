@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import threading
 import time
@@ -21,6 +23,7 @@ from store_caches import (
     commit,
     make_cache,
     quick_disk,
+    restore,
     tree,
     unit_data,
 )
@@ -168,6 +171,42 @@ def test_a_column_alone_cannot_replace_the_tar_it_shares(tmp_path: Path, store: 
     else:
         commit(made, 0, [PATCH])
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_each_operation_failing_once_is_one_clear_error_and_the_next_try_succeeds(
+    tmp_path: Path, store: Any, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Nth flush or rename fails, N raised until nothing does; a unit is committed before, between and after."""
+    expected = tree(make_cache(tmp_path / "whole", lengths=(3, 5, 9), store=store, units=[0, 1]).path)
+    made = make_cache(tmp_path / "cache", lengths=(3, 5, 9), store=store, units=[0])
+    before = tree(made.path)
+    rename = Path.replace
+    for number in range(100):
+        count = 0
+
+        def fails(number: int = number) -> None:
+            nonlocal count
+            count += 1
+            if count == number + 1:
+                raise OSError(code, os.strerror(code))
+
+        with monkeypatch.context() as patch, writer_folder(made.path) as tmp:
+            patch.setattr(os, "fsync", lambda _, fails=fails: fails())
+            patch.setattr(Path, "replace", lambda a, b, fails=fails: (fails(), rename(a, b))[1])
+            try:
+                commit_unit(made.path, made.meta, made.table, unit_data(made, 1, FIRST_COLUMNS), tmp=tmp)
+            except CacheError as error:
+                assert ("full" in error.what) == (code == errno.ENOSPC)  # noqa: PT017
+                assert Path(error.where).is_relative_to(made.path)  # noqa: PT017
+            else:
+                break
+        assert open_cache(made.path).receipt(1) is None or tree(made.path) == expected
+        commit(made, 1)
+        assert tree(made.path) == expected
+        restore(made.path, before)
+    assert number > 5
+    assert tree(made.path) == expected
 
 
 def test_builds_that_add_different_columns_at_once_lose_none(

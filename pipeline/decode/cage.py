@@ -174,15 +174,16 @@ class DecodeCage:
                 yield frames
 
     def _read(self, count: int, shape: tuple[int, int, int], seconds: float) -> Frames:
-        block = self._pool.take(count * math.prod(shape))
-        request = {"do": "read", "count": count, "block": block.number, "live": self._pool.live()}
+        pool = self._pool
+        place = pool.take(count * math.prod(shape))
+        request = {"do": "read", "count": count, "arena": place.arena.number, "start": place.start}
         try:
-            answer = self._ask(request, seconds=seconds, descriptor=block.fileno())
+            answer = self._ask(request | {"live": pool.live()}, seconds=seconds, descriptor=place.arena.fileno())
         except BaseException:
-            self._pool.put(block)
+            pool.put_back(place)
             raise
         self.used = answer["decoder"]
-        return self._pool.lend(block, (count, *shape))
+        return pool.lend(place, (count, *shape))
 
     def _ask(self, request: dict[str, Any], *, seconds: float, descriptor: int | None = None) -> dict[str, Any]:
         if request["do"] != "read":

@@ -64,10 +64,10 @@ class Session:
         path = Path(request["path"])
         self._reader = self._open_folder(path) if is_folder(path) else self._open_file(path)
 
-    def read(self, count: int, memory: mmap.mmap) -> dict[str, Any]:
-        """Write the next ``count`` pictures into ``memory``."""
+    def read(self, count: int, memory: mmap.mmap, start: int) -> dict[str, Any]:
+        """Write the next ``count`` pictures into ``memory``, from the byte ``start`` on."""
         shape = (count, self._request["height"], self._request["width"], 3)
-        out = np.frombuffer(memory, np.uint8, math.prod(shape)).reshape(shape)
+        out = np.frombuffer(memory, np.uint8, math.prod(shape), start).reshape(shape)
         try:
             self._reader.read(out)
         except RefusedError:
@@ -139,7 +139,7 @@ class Server:
         self._session: Session | None = None
         self._idle = 0
         self._known = Known()
-        self._blocks: dict[int, mmap.mmap] = {}
+        self._arenas: dict[int, mmap.mmap] = {}
 
     def serve(self) -> None:
         """Say hello, then one answer a request."""
@@ -180,9 +180,11 @@ class Server:
             try:
                 load(request["decoder"])
             except Exception as error:
-                return {"unusable": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"}
-        self._idle = memory_now()
-        allow(memory=self._idle + limits.memory)
+                lines = str(error).strip().splitlines() or [""]
+                return {"unusable": f"{type(error).__name__}: {lines[0][:200]}"}
+        # The frames handed over do not count: who holds on to them is on the other side.
+        self._idle = memory_now() - self._shared()
+        allow(memory=self._idle + self._shared() + limits.memory)
         if request["do"] == "probe":
             return {"ok": probe(request, limits, self._known)}
         if request["do"] == "open":
@@ -192,14 +194,17 @@ class Server:
     def _read(self, request: dict[str, Any], descriptor: int, limits: Limits) -> dict[str, Any]:
         if self._session is None:
             raise RuntimeError("nothing is open")
+        # Mappings are kept as the other side keeps its arenas: what costs is to touch their pages for the first time.
+        number, live = request["arena"], request["live"]
+        self._arenas = {arena: memory for arena, memory in self._arenas.items() if arena in (number, *live)}
         size = os.fstat(descriptor).st_size
-        allow(memory=self._idle + limits.memory + size)
-        # Mappings are kept as the other side keeps its blocks: what costs is to touch their pages for the first time.
-        number, live = request["block"], request["live"]
-        self._blocks = {block: memory for block, memory in self._blocks.items() if block in (number, *live)}
-        if number not in self._blocks:
-            self._blocks[number] = mmap.mmap(descriptor, size)
-        return self._session.read(request["count"], self._blocks[number])
+        allow(memory=self._idle + self._shared() + size + limits.memory)
+        if number not in self._arenas:
+            self._arenas[number] = mmap.mmap(descriptor, size)
+        return self._session.read(request["count"], self._arenas[number], request["start"])
+
+    def _shared(self) -> int:
+        return sum(len(memory) for memory in self._arenas.values())
 
     def _drop(self) -> None:
         if self._session is not None:

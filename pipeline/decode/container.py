@@ -67,16 +67,12 @@ def codec_name(stream: VideoStream) -> str:
     return str(stream.codec_context.codec.canonical_name)
 
 
-def encrypted(stream: VideoStream, packet: Packet[VideoStream] | None = None) -> bool:
-    """Whether the stream says that its pictures are encrypted, or one packet does.
+def encrypted(packet: Packet[VideoStream]) -> bool:
+    """Whether a packet says that its picture is encrypted.
 
-    They do not always fail to decode: H.264 pictures encrypted in part come out as noise without a word.
+    It does not always fail to decode: H.264 pictures encrypted in part come out as noise without a word.
     """
-    if stream.codec_context.codec_tag in ("encv", "drmi") or "enc_key_id" in stream.metadata:
-        return True
-    return packet is not None and (
-        packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info")
-    )
+    return packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info")
 
 
 def says(error: BaseException) -> str:
@@ -95,7 +91,7 @@ def _allowed(stream: VideoStream, limits: Limits) -> None:
     name = codec_name(stream)
     if name not in limits.codecs:
         raise ClipError("codec-not-allowed", f"{name} is not on the list")
-    if encrypted(stream):
+    if stream.codec_context.codec_tag in ("encv", "drmi") or "enc_key_id" in stream.metadata:
         raise ClipError("encrypted", f"an encrypted {name} stream")
     check_size(stream.width, stream.height, limits)
 

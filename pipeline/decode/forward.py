@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frame.pipeline.decode.scan import Scan
-from frame.pipeline.decode.sequential import landing
 
 
 class RefusedError(Exception):
@@ -32,9 +31,6 @@ def forward_reader(decoder: str, path: str, scan: Scan, wanted: Sequence[int]) -
     """A reader of the pictures whose ticks are ``wanted``. Raises `RefusedError`."""
     if scan.doubt:
         raise RefusedError(scan.doubt)
-    if landing(scan, wanted[0]) is not None:
-        # decord's jumps land on wrong pictures where a group of pictures is open; PyAV's are checked.
-        raise RefusedError("begins far into the file")
     numbers = {tick: number for number, tick in enumerate(scan.ticks)}
     make: Callable[[str, Scan, list[int]], Reader] = DecordReader if decoder == "decord" else TorchcodecReader
     return make(path, scan, [numbers[tick] for tick in wanted])
@@ -59,10 +55,9 @@ class DecordReader:
         if found != len(scan.ticks):
             raise RefusedError(f"{found} pictures where the demuxer has {len(scan.ticks)}")
         _agree(self._video.get_frame_timestamp(range(found))[:, 0], scan)
-        if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        if numbers != list(range(len(numbers))):
+            # Reading what nobody wants, to be sure of the rest, would cost more than PyAV does.
             raise RefusedError("pictures are left out")
-        for _ in range(numbers[0]):
-            _trying(self._video.next)
 
     def read(self, out: NDArray[np.uint8]) -> None:
         """See `Reader.read`."""
@@ -70,9 +65,24 @@ class DecordReader:
             picture = _trying(self._video.next)
             if picture.shape != out.shape[1:]:
                 raise RefusedError("pictures of another shape")
-            out[slot] = picture.asnumpy()
+            # Straight into the shared memory: `asnumpy` would make a copy to copy from.
+            exported: Any = _Exported(picture.to_dlpack())
+            out[slot] = np.from_dlpack(exported)
         if _unread(2) != self._muttered:
             raise RefusedError("its FFmpeg complains")
+
+
+class _Exported:
+    """A DLPack capsule in the wrapping that NumPy wants it in."""
+
+    def __init__(self, capsule: object) -> None:
+        self._capsule = capsule
+
+    def __dlpack__(self, **_: object) -> object:
+        return self._capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
 
 
 class TorchcodecReader:

@@ -60,6 +60,10 @@ class Child:
                 # Hostile video must not find the token of the Ray session it is decoded in.
                 env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | dict.fromkeys(ONE_THREAD, "1"),
             )
+        except BaseException:
+            ours.close()
+            os.close(self._errors)
+            raise
         finally:
             theirs.close()
             os.close(errors)

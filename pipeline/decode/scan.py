@@ -129,7 +129,7 @@ def _read(source: Source, container: InputContainer, stream: VideoStream, limits
     placeholders = False
     for packet in _demux(container, stream):
         if packet.size:
-            if not times and encrypted(stream, packet):
+            if encrypted(packet):
                 raise ClipError("encrypted", f"encrypted {codec} pictures")
             times.append((packet.pts, packet.dts, packet.is_keyframe, shows_picture(packet, codec)))
             placeholders |= codec == "mpeg4" and packet.size <= NO_PICTURE
@@ -163,7 +163,8 @@ def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Vi
 
 def _packets_tell(name: str, packets: _Packets) -> bool:
     """Whether the packets' times are those of the pictures, so that nothing needs to be decoded to know them."""
-    if name not in PACKETS_TELL or packets.placeholders:
+    if name not in PACKETS_TELL or packets.placeholders or packets.first.interlaced_frame:
+        # An interlaced picture may be two packets, a field each.
         return False
     kind = 1 if name == "avi" else 0
     times = [time[kind] for time in packets.times]

@@ -13,9 +13,10 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from frame.manifests.errors import InputError
@@ -117,7 +118,7 @@ def _claim_folder(root: Path) -> tuple[Path, int]:
     while True:
         folder = root / uuid.uuid4().hex
         try:
-            root.mkdir(exist_ok=True)
+            _make_shared(root)
             folder.mkdir()
             lock = _lock(folder / _LOCK, wait=False)
         except FileNotFoundError:
@@ -128,6 +129,16 @@ def _claim_folder(root: Path) -> tuple[Path, int]:
             raise disk_error(error, folder) from error
         if lock is not None:
             return folder, lock
+
+
+def _make_shared(folder: Path) -> None:
+    """Make a folder that other processes make and remove at the same time; it may be gone again right after."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISDIR(folder.lstat().st_mode) and not folder.is_dir():
+                raise
 
 
 def remove_leftovers(cache: Path) -> None:
@@ -167,7 +178,7 @@ def exclusive(cache: Path, *, waiting: Callable[[], None] = lambda: None) -> Ite
     root = cache / TMP
     while True:
         try:
-            root.mkdir(exist_ok=True)
+            _make_shared(root)
             lock = _lock(root / _LOCK, wait=False)
             if lock is None:
                 waiting()

@@ -65,13 +65,14 @@ class RowMap:
         self._first = index.column("first_row").to_numpy()
         self._count = index.column("n_frames").to_numpy()
         self._unit = index.column("unit").to_numpy()
-        if (np.diff(self._first) < 0).any() or (self._first[:-1] + self._count[:-1] > self._first[1:]).any():
+        self._end = self._first + self._count
+        if (np.diff(self._first) < 0).any() or (self._end[:-1] > self._first[1:]).any():
             raise ValueError("the index's clips overlap or are out of order")
 
     def clips(self, unit: int) -> list[ClipRows]:
         """Clips with rows in ``unit``, in row order; clips without any row are left out."""
         begin, end = unit * self.rows_per_unit, (unit + 1) * self.rows_per_unit
-        low = int(np.searchsorted(self._first + self._count, begin, side="right"))
+        low = int(np.searchsorted(self._end, begin, side="right"))
         high = int(np.searchsorted(self._first, end, side="left"))
         found = []
         for position in range(low, high):

@@ -25,6 +25,7 @@ RECEIPTS, STATS, SHARDS = "receipts", "stats", "shards"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}(\.[a-z]{1,16}){0,2}")
 _MAX_ROW_BYTES = 1 << 30
 _CHUNK_BYTES = 1 << 16
+_END = b"\n}"  # of a JSON object, as it is written here
 
 Encoding = Literal["raw", "float16", "int8"]
 StoreKind = Literal["zarr", "webdataset"]
@@ -36,20 +37,25 @@ def canonical(value: object) -> bytes:
 
 
 def sealed(value: Mapping[str, Any]) -> bytes:
-    """``value`` as readable JSON that carries the sha256 of its own canonical form."""
-    body = {key: item for key, item in value.items() if key != "sha256"}
-    return json.dumps({**body, "sha256": sha256_bytes(canonical(body))}, indent=1, sort_keys=True).encode() + b"\n"
+    """``value``, which has an item at least, as readable JSON; the last line is the sha256 of the text before it."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode().removesuffix(_END)
+    return text + _seal(text)
+
+
+def _seal(text: bytes) -> bytes:
+    return b',\n "sha256": "' + sha256_bytes(text).encode() + b'"' + _END + b"\n"
 
 
 def unseal(data: bytes, *, where: Path) -> dict[str, Any]:
     """Parse what ``sealed`` wrote; any changed byte raises ``CacheError``."""
+    seal = len(_seal(b""))
+    text = data[:-seal]
+    intact = data[-seal:] == _seal(text)
     try:
-        value = json.loads(data)
-        body = {key: item for key, item in value.items() if key != "sha256"}
-        intact = value.get("sha256") == sha256_bytes(canonical(body)) and sealed(body) == data
-    except (ValueError, AttributeError, RecursionError, TypeError):
+        body = json.loads(text + _END) if intact else None
+    except (ValueError, RecursionError):
         intact = False
-    if not intact:
+    if not intact or not isinstance(body, dict):
         raise CacheError(
             what="A file of the cache is damaged.",
             where=str(where),

@@ -19,7 +19,7 @@ from frame.pipeline.store.files import CacheError, sha256_bytes
 from frame.pipeline.store.index import RowMap, failed_at_plan, read_index
 from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta, Column, parse_meta
 from frame.pipeline.store.places import OpenFile, Places, tar_places, zarr_places
-from frame.pipeline.store.receipts import Receipt, merge_moments, read_receipt, receipt_units
+from frame.pipeline.store.receipts import Receipt, merge_moments, read_receipt, receipt_path, receipt_units
 
 _OPEN_UNITS = 200  # columns of units kept open at most; each holds one file, or two
 
@@ -41,6 +41,16 @@ def open_cache(path: str | Path) -> Cache:
             fix="`frame-cache build --dataset … --source … --out CACHE` makes one.",
         ) from None
     return Cache(root, parse_meta(data, where=meta_path))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Committed:
+    """What reading needs of a receipt, small enough to keep for every unit: columns that are there, by the teacher that
+    the cache names; the clips that failed in each; the files' lengths."""
+
+    columns: frozenset[str]
+    failed: dict[str, frozenset[str]]
+    bytes: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,11 +91,11 @@ class Cache:
         self._reset()
 
     def _reset(self) -> None:
+        self._plan_id = self.meta.plan_id
         self._index: pa.Table | None = None
         self._row_map: RowMap | None = None
-        self._receipts: dict[int, Receipt] = {}
+        self._commits: dict[int, _Committed] = {}
         self._open_units: dict[tuple[str, int], _Opened] = {}
-        self._readable: dict[tuple[str, int], np.ndarray] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Up to a quarter of the descriptors that this process may have (-1: any number).
         self._most_open = max(1, min(_OPEN_UNITS, descriptors // 8)) if descriptors > 0 else _OPEN_UNITS
@@ -139,16 +149,11 @@ class Cache:
         return sum(part.stop - part.start for part in self.row_map.clips(unit))
 
     def receipt(self, unit: int) -> Receipt | None:
-        """The receipt of ``unit``, None while it is not committed."""
-        receipt = self._receipts.get(unit)
-        if receipt is None:
-            receipt = read_receipt(self.path, unit, plan_id=self.meta.plan_id)
-            if receipt is not None:  # else not remembered: a build may commit it at any moment
-                self._receipts[unit] = receipt
-        return receipt
+        """The receipt of ``unit`` as it is now, None while it is not committed."""
+        return read_receipt(self.path, unit, plan_id=self._plan_id)
 
     def receipts(self) -> dict[int, Receipt]:
-        """The receipts of all committed units."""
+        """The receipts of all committed units, as they are now."""
         expected = set(self.expected_units)
         found = ((unit, self.receipt(unit)) for unit in receipt_units(self.path) if unit in expected)
         return {unit: receipt for unit, receipt in found if receipt is not None}
@@ -172,16 +177,11 @@ class Cache:
 
     def readable(self, column: str, unit: int) -> np.ndarray:
         """Which rows of ``unit`` can be read, bool ``[rows_per_unit]``: those of clips that did not fail."""
-        key = (column, unit)
-        mask = self._readable.get(key)
-        if mask is None:
-            receipt = self._committed(column, unit)
-            mask = np.zeros(self.meta.rows_per_unit, dtype=bool)
-            for part in self.row_map.clips(unit):
-                failure = receipt.failed.get(part.clip)
-                if failure is None or column not in failure.columns:
-                    mask[part.start : part.stop] = True
-            self._readable[key] = mask
+        failed = self._committed(column, unit).failed.get(column, frozenset())
+        mask = np.zeros(self.meta.rows_per_unit, dtype=bool)
+        for part in self.row_map.clips(unit):
+            if part.clip not in failed:
+                mask[part.start : part.stop] = True
         return mask
 
     def read(self, column: str, start: int, stop: int) -> np.ndarray:
@@ -230,27 +230,41 @@ class Cache:
                 fix="`frame-cache build CACHE --teachers NAME` adds a teacher's columns.",
             ) from None
 
-    def _committed(self, column: str, unit: int) -> Receipt:
-        receipt = self.receipt(unit)
-        if receipt is None or column not in receipt.columns:
-            # It may have been committed after this cache was opened.
-            self._receipts.pop(unit, None)
-            receipt = self.receipt(unit)
-        entry = receipt.columns.get(column) if receipt else None
-        if receipt is None or entry is None or entry.teacher != self.meta.teacher_id(column):
+    def _committed(self, column: str, unit: int) -> _Committed:
+        commit = self._commits.get(unit)
+        if commit is None or column not in commit.columns:  # a build may commit it at any moment
+            commit = self._commits[unit] = self._read_commit(unit)
+        if column not in commit.columns:
             raise CacheError(
                 what=f"Unit {unit} of column {column!r} is not committed.",
                 where=str(self.path),
                 why="the build has not come that far, or its receipt was removed",
                 fix="`frame-cache build CACHE` makes what is missing.",
             )
-        return receipt
+        return commit
+
+    def _read_commit(self, unit: int) -> _Committed:
+        receipt = self.receipt(unit)
+        if receipt is None:
+            return _Committed(columns=frozenset(), failed={}, bytes={})
+        failed: dict[str, set[str]] = {}
+        for clip, failure in receipt.failed.items():
+            for column in failure.columns:
+                failed.setdefault(column, set()).add(clip)
+        made = receipt.columns.items()
+        teachers = {name: self.meta.teacher_id(name) for name in self.meta.columns}
+        return _Committed(
+            columns=frozenset(name for name, entry in made if entry.teacher == teachers.get(name)),
+            failed={column: frozenset(clips) for column, clips in failed.items()},
+            bytes={name: entry.bytes for name, entry in receipt.files.items()},
+        )
 
     def _no_frame(self, column: str, unit: int, low: int, high: int) -> CacheError:
         """The error for unit rows ``[low, high)``, of which some cannot be read."""
         row = int(low + np.argmin(self.readable(column, unit)[low:high]))
         owner = next((part for part in self.row_map.clips(unit) if part.start <= row < part.stop), None)
-        failure = self._committed(column, unit).failed.get(owner.clip) if owner else None
+        receipt = self.receipt(unit)
+        failure = receipt.failed.get(owner.clip) if owner and receipt else None
         return CacheError(
             what=f"Row {unit * self.meta.rows_per_unit + row} of column {column!r} holds no frame.",
             where=str(self.path),
@@ -273,18 +287,22 @@ class Cache:
         return opened
 
     def _open_places(self, column: Column, unit: int) -> tuple[Places, ...]:
-        receipt = self._committed(column.name, unit)
         size = self.meta.rows_per_unit
         specs = column.arrays(size)
+        commit = self._committed(column.name, unit)
         if self.meta.store == "zarr":
-            files = [self._open(zarr_unit.shard_name(spec, unit), receipt) for spec in specs]
+            files = [self._open(zarr_unit.shard_name(spec, unit), commit) for spec in specs]
             return tuple(zarr_places(file, spec, rows_per_unit=size) for file, spec in zip(files, specs, strict=True))
         name = tar_unit.shard_name(unit, column.part)
-        tar = self._open(name, receipt)
-        return tuple(tar_places(tar, spec, receipt.files[name], rows_per_unit=size) for spec in specs)
-
-    def _open(self, name: str, receipt: Receipt) -> OpenFile:
-        entry = receipt.files.get(name)
+        tar = self._open(name, commit)
+        receipt = self.receipt(unit)  # the places of all rows are too much to keep for every unit
+        entry = receipt.files.get(name) if receipt else None
         if entry is None:
+            raise zarr_unit.damaged(receipt_path(self.path, unit), "it is gone, or names other files than a moment ago")
+        return tuple(tar_places(tar, spec, entry, rows_per_unit=size) for spec in specs)
+
+    def _open(self, name: str, commit: _Committed) -> OpenFile:
+        expected = commit.bytes.get(name)
+        if expected is None:
             raise zarr_unit.damaged(self.path / name, "its unit's receipt does not name it")
-        return OpenFile(self.path / name, expected_bytes=entry.bytes)
+        return OpenFile(self.path / name, expected_bytes=expected)

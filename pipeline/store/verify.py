@@ -176,11 +176,12 @@ def _digest(root: Path, name: str, digest: str) -> Problem | None:
 def check_statistics(cache: Cache) -> list[Problem]:
     """Problems of ``stats/``; call it only when every unit is complete."""
     problems = []
+    receipts = cache.receipts()
     for column in cache.meta.columns.values():
         if column.teacher is None:
             continue
         name = stats_name(column.name)
-        problem = _digest(cache.path, name, sha256_bytes(stats_bytes(cache, column.name)))
+        problem = _digest(cache.path, name, sha256_bytes(stats_bytes(column, receipts)))
         if problem:
             problems.append(problem)
     return problems
