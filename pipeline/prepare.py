@@ -252,7 +252,7 @@ def _add_teachers(
 
 
 def repair_metadata(cache: Cache, source: Path, progress: Progress) -> None:
-    """Write again whatever of the cache's metadata is damaged or missing; the index is planned again from the sources."""
+    """Write damaged or missing metadata again; the index is planned again, from the sources."""
     path = cache.path / INDEX
     index = path.read_bytes() if path.is_file() else b""
     if sha256_bytes(index) != cache.meta.index_sha256:
