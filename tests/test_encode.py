@@ -24,7 +24,7 @@ def tokens(seed: int, kind: str, shape: tuple[int, ...], scale: float) -> Tensor
 
 @given(
     seed=st.integers(0, 2**31), kind=st.sampled_from(["gauss", "heavy"]), width=st.sampled_from([64, 192, 384]),
-    exponent=st.floats(-3, 4),
+    exponent=st.floats(-3, 2.5),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
 def test_int8_keeps_every_token_within_a_cosine_of_0999(seed: int, kind: str, width: int, exponent: float) -> None:
@@ -98,10 +98,12 @@ def test_the_largest_values_that_fit_are_kept() -> None:
     features = torch.full((1, 4), FLOAT16_MAX)
     assert encode(features, "float16").finite.tolist() == [True]
     assert encode(features * 1.001, "float16").finite.tolist() == [False]
-    kept = encode(features * 126.9, "int8")
+    # Readers give float16, and the scale of an int8 token may be rounded up: its largest value is a little smaller.
+    assert encode(features, "int8").finite.tolist() == [False]
+    kept = encode(features * 0.99, "int8")
     assert kept.finite.tolist() == [True]
     assert kept.scale is not None
-    assert bool(torch.isfinite(decode_int8(kept.values, kept.scale)).all())
+    assert bool(torch.isfinite(decode_int8(kept.values, kept.scale).half()).all())
 
 
 def test_a_token_too_small_for_the_encoding_shows_in_the_loss() -> None:

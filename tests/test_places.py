@@ -27,8 +27,17 @@ VALUES = np.random.default_rng(0).integers(0, 256, (UNIT, 10), dtype=np.uint8)
 
 def open_zarr(path: Path, rows: Sequence[int] = range(UNIT), spec: ArraySpec = SPEC) -> Places:
     chosen = np.array(rows, dtype=np.int64)
-    path.write_bytes(zarr_unit.encode_shard(spec, chosen, VALUES[chosen], rows_per_unit=UNIT))
-    return zarr_places(OpenFile(path, expected_bytes=path.stat().st_size), spec, rows_per_unit=UNIT)
+    shard = zarr_unit.encode_shard(spec, chosen, VALUES[chosen], rows_per_unit=UNIT)
+    path.write_bytes(shard)
+    return reopen_zarr(path, spec, bytes(shard))
+
+
+def reopen_zarr(path: Path, spec: ArraySpec, committed: bytes) -> Places:
+    """What lies at ``path`` now, as the receipt of ``committed`` has it."""
+    checks = zarr_unit.chunk_checks(spec, committed, rows_per_unit=UNIT)
+    members = {spec.name: [[0, 0, len(committed), checks]]}
+    entry = FileEntry(bytes=len(committed), sha256="", columns=("a",), members=members)
+    return zarr_places(OpenFile(path, expected_bytes=len(committed)), spec, entry, rows_per_unit=UNIT)
 
 
 def open_scattered(path: Path, order: Sequence[int], gaps: Sequence[int]) -> Places:
@@ -108,11 +117,20 @@ def test_every_flipped_bit_of_what_is_read_is_an_error_that_names_the_file(tmp_p
         damaged = bytearray(intact)
         damaged[bit // 8] ^= 1 << (bit % 8)
         (tmp_path / "s").write_bytes(damaged)
-        opened = zarr_places(OpenFile(tmp_path / "s", expected_bytes=len(intact)), SPEC, rows_per_unit=UNIT)
+        opened = reopen_zarr(tmp_path / "s", SPEC, intact)
         row = bit // 8 // 14
         with pytest.raises(CacheError, match="checksum") as error:
             opened.read(max(row - 2, 0), row + 1)
         assert error.value.where == str(tmp_path / "s")
+
+
+def test_another_units_intact_shard_of_the_same_size_is_not_read(tmp_path: Path) -> None:
+    open_zarr(tmp_path / "mine")
+    other = zarr_unit.encode_shard(SPEC, np.arange(UNIT), VALUES[::-1].copy(), rows_per_unit=UNIT)
+    (tmp_path / "other").write_bytes(other)
+    opened = reopen_zarr(tmp_path / "other", SPEC, (tmp_path / "mine").read_bytes())
+    with pytest.raises(CacheError, match="not those its receipt names"):
+        opened.read(3, 5)
 
 
 def test_a_file_that_is_missing_cut_grown_or_no_file_is_an_error(tmp_path: Path) -> None:
@@ -122,8 +140,9 @@ def test_a_file_that_is_missing_cut_grown_or_no_file_is_an_error(tmp_path: Path)
     path.write_bytes(b"1234")
     with pytest.raises(CacheError, match="4 bytes, its receipt says 3"):
         OpenFile(path, expected_bytes=3)
+    entry = FileEntry(bytes=4, sha256="", columns=("a",), members={"a": [[0, 0, 4, [0] * UNIT]]})
     with pytest.raises(CacheError, match="too short"):
-        zarr_places(OpenFile(path, expected_bytes=4), SPEC, rows_per_unit=UNIT)
+        zarr_places(OpenFile(path, expected_bytes=4), SPEC, entry, rows_per_unit=UNIT)
     with pytest.raises(CacheError):
         OpenFile(tmp_path, expected_bytes=tmp_path.stat().st_size).read_into([np.empty(1, np.uint8)], 0, wanted=1)
 

@@ -33,7 +33,7 @@ def make_receipt(unit: int = 3) -> Receipt:
         unit=unit,
         plan_id=PLAN,
         files={
-            "a/c/3/0": FileEntry(bytes=10, sha256="0" * 64, columns=("a",)),
+            "a/c/3/0": FileEntry(bytes=10, sha256="0" * 64, columns=("a",), members={"a": [[0, 0, 10, [7]]]}),
             "shards/000003.tar": FileEntry(
                 bytes=20, sha256="1" * 64, columns=("a", "b"), members={"a": [[0, 512, 8, [1, 2]]]}
             ),

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -78,7 +78,8 @@ class Places:
 
     Lists, a number a chunk, because a window of frames asks for few of them and a list is the fastest to ask:
     ``offsets``; ``bytes``; ``ends``, the number of the first chunk after it that does not lie right behind it, or its
-    own for a chunk that was never written; ``checks``, its crc32c (None: four bytes behind every chunk).
+    own for a chunk that was never written; ``checks``, its crc32c as the receipt has it. ``gap`` bytes follow every
+    chunk: in a Zarr shard the four of its own crc32c.
     """
 
     file: OpenFile
@@ -87,7 +88,8 @@ class Places:
     offsets: list[int]
     bytes: list[int]
     ends: list[int]
-    checks: list[int] | None
+    checks: list[int]
+    gap: int
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Unit rows ``[start, stop)`` as ``[stop - start, *shape]`` of the stored type."""
@@ -100,7 +102,7 @@ class Places:
         each = self.chunk_rows
         if start == stop:
             return
-        if self.spec.name == FRAMES and self.checks is not None:
+        if self.spec.name == FRAMES and not self.gap:
             for row in range(start, stop):
                 out[row - start] = self._picture(row)
         elif each == 1:
@@ -128,19 +130,21 @@ class Places:
 
     def _fetch(self, chunks: list[np.ndarray], first: int, last: int) -> list[int]:
         """Read chunks ``[first, last)``, neighbours in the file, into ``chunks``; the checksums they should have."""
-        count, size = last - first, len(chunks[0])
-        if self.checks is not None:
+        count, size, expected = last - first, len(chunks[0]), self.checks[first:last]
+        if not self.gap:
             self.file.read_into(chunks, self.offsets[first], wanted=count * size)
-            return self.checks[first:last]
-        tails = np.empty((count, 4), dtype=np.uint8)
+            return expected
+        tails = np.empty((count, self.gap), dtype=np.uint8)
         buffers = chunks * 2
         buffers[::2] = chunks
         buffers[1::2] = tails
-        self.file.read_into(buffers, self.offsets[first], wanted=count * (size + 4))
-        return cast(list[int], tails.view("<u4")[:, 0].tolist())
+        self.file.read_into(buffers, self.offsets[first], wanted=count * (size + self.gap))
+        if tails.view("<u4")[:, 0].tolist() != expected:
+            rows = f"{first * self.chunk_rows} to {last * self.chunk_rows}"
+            raise zarr_unit.damaged(self.file.path, f"the checksums of rows {rows} are not those its receipt names")
+        return expected
 
     def _picture(self, row: int) -> np.ndarray:
-        assert self.checks is not None
         if self.ends[row] == row:
             raise zarr_unit.damaged(self.file.path, f"the picture of row {row} of its unit was never written")
         data = np.empty(self.bytes[row], dtype=np.uint8)
@@ -157,15 +161,18 @@ def _bytes_of(array: np.ndarray, chunks: int) -> np.ndarray:
     return array.reshape(chunks, -1).view(np.uint8)
 
 
-def zarr_places(file: OpenFile, spec: ArraySpec, *, rows_per_unit: int) -> Places:
-    """Places in a Zarr shard, from its own index."""
+def zarr_places(file: OpenFile, spec: ArraySpec, entry: FileEntry, *, rows_per_unit: int) -> Places:
+    """Places in a Zarr shard, from its own index, with the checksums of its receipt."""
+    checks = [check for _, _, _, sums in entry.members.get(spec.name, []) for check in sums]
+    if len(checks) != rows_per_unit // spec.chunk_rows:
+        raise zarr_unit.damaged(file.path, "its receipt has not a checksum for every chunk")
     index = np.empty(zarr_unit.index_bytes(spec, rows_per_unit), dtype=np.uint8)
     if len(index) > file.bytes:
         raise zarr_unit.damaged(file.path, "it is too short for its index")
     file.read_into([index], file.bytes - len(index), wanted=len(index))
     offsets = zarr_unit.locate(spec, index.tobytes(), file.path, size=file.bytes)
     lengths = np.where(offsets < 0, 0, spec.row_bytes * spec.chunk_rows)
-    return _places(file, spec, spec.chunk_rows, offsets, lengths, None)
+    return _places(file, spec, spec.chunk_rows, offsets, lengths, checks, gap=4)
 
 
 def tar_places(file: OpenFile, spec: ArraySpec, entry: FileEntry, *, rows_per_unit: int) -> Places:
@@ -173,7 +180,7 @@ def tar_places(file: OpenFile, spec: ArraySpec, entry: FileEntry, *, rows_per_un
     offsets = np.full(rows_per_unit, -1, dtype=np.int64)
     lengths = np.zeros(rows_per_unit, dtype=np.int64)
     checks = np.zeros(rows_per_unit, dtype=np.uint32)
-    for row, start, length, sums in (entry.members or {}).get(spec.name, []):
+    for row, start, length, sums in entry.members.get(spec.name, []):
         count = len(sums)
         each = length // max(count, 1)
         if row < 0 or row + count > rows_per_unit or start < 0 or start + length > entry.bytes:
@@ -181,7 +188,7 @@ def tar_places(file: OpenFile, spec: ArraySpec, entry: FileEntry, *, rows_per_un
         offsets[row : row + count] = start + each * np.arange(count)
         lengths[row : row + count] = each
         checks[row : row + count] = sums
-    return _places(file, spec, 1, offsets, lengths, checks)
+    return _places(file, spec, 1, offsets, lengths, checks.tolist(), gap=0)
 
 
 def _places(
@@ -190,9 +197,10 @@ def _places(
     chunk_rows: int,
     offsets: np.ndarray,
     lengths: np.ndarray,
-    checks: np.ndarray | None,
+    checks: list[int],
+    *,
+    gap: int,
 ) -> Places:
-    gap = 4 if checks is None else 0
     count = len(offsets)
     last = np.append(offsets[:-1] + lengths[:-1] + gap != offsets[1:], True)  # of its run of neighbours
     ends = np.minimum.accumulate(np.where(last, np.arange(1, count + 1), count)[::-1])[::-1]
@@ -203,5 +211,6 @@ def _places(
         offsets=offsets.tolist(),
         bytes=lengths.tolist(),
         ends=np.where(offsets < 0, np.arange(count), ends).tolist(),
-        checks=None if checks is None else checks.tolist(),
+        checks=checks,
+        gap=gap,
     )

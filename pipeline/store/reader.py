@@ -290,16 +290,18 @@ class Cache:
         size = self.meta.rows_per_unit
         specs = column.arrays(size)
         commit = self._committed(column.name, unit)
-        if self.meta.store == "zarr":
-            files = [self._open(zarr_unit.shard_name(spec, unit), commit) for spec in specs]
-            return tuple(zarr_places(file, spec, rows_per_unit=size) for file, spec in zip(files, specs, strict=True))
-        name = tar_unit.shard_name(unit, column.part)
-        tar = self._open(name, commit)
         receipt = self.receipt(unit)  # the places of all rows are too much to keep for every unit
-        entry = receipt.files.get(name) if receipt else None
-        if entry is None:
-            raise zarr_unit.damaged(receipt_path(self.path, unit), "it is gone, or names other files than a moment ago")
-        return tuple(tar_places(tar, spec, entry, rows_per_unit=size) for spec in specs)
+        files = receipt.files if receipt else {}
+        found = []
+        for spec in specs:
+            zarr = self.meta.store == "zarr"
+            name = zarr_unit.shard_name(spec, unit) if zarr else tar_unit.shard_name(unit, column.part)
+            if name not in files:
+                where = receipt_path(self.path, unit)
+                raise zarr_unit.damaged(where, "it is gone, or names other files than a moment ago")
+            places = zarr_places if zarr else tar_places
+            found.append(places(self._open(name, commit), spec, files[name], rows_per_unit=size))
+        return tuple(found)
 
     def _open(self, name: str, commit: _Committed) -> OpenFile:
         expected = commit.bytes.get(name)

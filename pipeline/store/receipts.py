@@ -21,16 +21,17 @@ _RECEIPT_NAME = re.compile(r"^(\d{6,})\.json$")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileEntry:
-    """One file of a unit: its size and digest, and for a tar where its members lie (``None`` for a Zarr shard).
+    """One file of a unit: its size and digest, where its members lie, and their checksums.
 
-    ``members`` maps an array's name to ``[first row in unit, offset, bytes, [crc32c, ...]]`` per clip: one checksum a
-    row, or one for the whole member where the member is a single picture.
+    ``members`` maps an array's name to ``[first, offset, bytes, [crc32c, ...]]``. In a tar there is one for each clip,
+    ``first`` its row in the unit, with a checksum a row, or one for the whole member where that is a single picture. In
+    a Zarr shard there is one for all of it, with a checksum a chunk.
     """
 
     bytes: int
     sha256: str
     columns: tuple[str, ...]
-    members: dict[str, list[list[Any]]] | None = None
+    members: dict[str, list[list[Any]]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -103,7 +103,9 @@ def _write_files(
                 shard = zarr_unit.encode_shard(
                     spec, data.rows, data.values[spec.name], rows_per_unit=meta.rows_per_unit
                 )
-                yield _write(cache, zarr_unit.shard_name(spec, data.unit), shard, (column.name,), None, tmp=tmp)
+                checks = zarr_unit.chunk_checks(spec, shard, rows_per_unit=meta.rows_per_unit)
+                members = {spec.name: [[0, 0, len(shard), checks]]}
+                yield _write(cache, zarr_unit.shard_name(spec, data.unit), shard, (column.name,), members, tmp=tmp)
         return
     for part in sorted({column.part for column in columns}):
         inside = [column for column in meta.columns.values() if column.part == part]

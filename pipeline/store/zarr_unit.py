@@ -126,6 +126,15 @@ def locate(spec: ArraySpec, index: bytes, path: Path, *, size: int) -> np.ndarra
     return offsets
 
 
+def chunk_checks(spec: ArraySpec, shard: bytes | memoryview, *, rows_per_unit: int) -> list[int]:
+    """The crc32c behind every chunk of a shard, 0 for one that was never written. Receipts keep them, because a shard
+    that carries its own checksums still passes for another unit's of the same size."""
+    index = bytes(shard[-index_bytes(spec, rows_per_unit) :])
+    ends = locate(spec, index, Path(), size=len(shard)) + spec.row_bytes * spec.chunk_rows
+    missing = spec.row_bytes * spec.chunk_rows - 1  # of an offset of -1
+    return [0 if end == missing else _CRC.unpack(shard[end : end + 4])[0] for end in ends.tolist()]
+
+
 def damaged(path: Path, why: str) -> CacheError:
     """The screen for a shard whose content is not what was committed."""
     return CacheError(
