@@ -52,7 +52,7 @@ class Pools:
             )
         teachers = min(workers or cpus, units)
         return cls(
-            decoders=min(units, max(2, cpus // 2)),
+            decoders=max(1, min(units, cpus // 2)),
             teachers=teachers,
             writers=max(1, min(units, cpus // 4)),
             # One thread a worker, however many there are: sums in another order are other bytes.
