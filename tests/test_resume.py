@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +24,12 @@ from frame.pipeline.decode_stage import DecodeStage
 from frame.pipeline.local import facts_path
 from frame.pipeline.options import RunOptions, parse_share
 from frame.pipeline.prepare import Prepared, resume
-from frame.pipeline.store import open_cache
+from frame.pipeline.store import open_cache, reopen
 from frame.pipeline.store.verify import verify
 from frame.pipeline.teach_stage import TeachStage
 from frame.pipeline.write_stage import WriteStage
+
+DAMAGES = int(os.environ.get("FRAME_DAMAGES", "12"))
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +103,26 @@ def test_a_broken_receipt_costs_its_unit_only(calm: Path, cache: Path, content: 
         receipt.write_bytes(content)
     assert complete(resume(cache, progress=QUIET)).units == 1
     assert differences(calm, cache) == []
+
+
+def test_any_damage_to_any_file_is_found_and_mended(calm: Path, cache: Path) -> None:
+    """A flipped bit, a cut or a deletion, one after the other, anywhere in the cache: as many as FRAME_DAMAGES says."""
+    rng = random.Random(0)
+    intact = tree(calm)
+    for number in range(DAMAGES):
+        name = rng.choice(sorted(intact))
+        data = bytearray(intact[name])
+        kind = "flip" if number % 37 < 30 else "cut" if number % 37 < 35 else "delete"
+        if kind == "delete":
+            (cache / name).unlink()
+        elif kind == "cut":
+            (cache / name).write_bytes(data[: rng.randrange(len(data))])
+        else:
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            (cache / name).write_bytes(data)
+        assert name in {problem.file for problem in verify(reopen(cache)).problems}, (kind, name)
+        complete(resume(cache, progress=QUIET))
+        assert differences(calm, cache) == [], (kind, name)
 
 
 def test_leftovers_go_and_what_a_person_put_there_stays(calm: Path, cache: Path) -> None:
