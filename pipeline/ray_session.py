@@ -78,6 +78,8 @@ def quiet_ray_data() -> None:
         context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
+    # Its telemetry asks for a Prometheus server and notes that there is none, at times into a log that is gone by then.
+    logging.getLogger("ray.data._internal.usage.util").disabled = True
     for printer in logging.getLogger("ray.data").handlers:
         if isinstance(printer, logging.StreamHandler) and not isinstance(printer, logging.FileHandler):
             printer.setLevel(logging.CRITICAL)
