@@ -60,9 +60,13 @@ def _options(values: dict[str, Any]) -> Any:
         if values[name] is None:
             raise typer.BadParameter("missing", param_hint=f"--{name}")
     values = {**values, "fps": _fps(values["fps"])}
-    values["teachers"] = tuple(name.strip() for name in values["teachers"].split(",") if name.strip())
+    values["teachers"] = _names(values["teachers"])
     values["weights"] = tuple(values["weights"] or ())
     return BuildOptions(**values)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _fps(text: str) -> float | None:
@@ -165,7 +169,7 @@ def build(
         fresh=fresh,
         source=source,
         weights=tuple(weights or ()),
-        more_teachers=tuple((teachers or "").split(",")) if teachers else (),
+        more_teachers=_names(teachers or ""),
         run=run,
         as_json=as_json,
     )

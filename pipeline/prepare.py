@@ -11,6 +11,7 @@ from typing import Any
 
 from frame.manifests.errors import InputError
 from frame.manifests.load import load_manifest
+from frame.pipeline.decode import DecodeCage
 from frame.pipeline.local import LocalFacts, read_facts, write_facts
 from frame.pipeline.options import BuildOptions, require_same
 from frame.pipeline.plan import Plan, frames_column, make_plan, probe_clips
@@ -41,6 +42,8 @@ def plan_cache(options: BuildOptions, progress: Progress) -> tuple[Plan, Teacher
         progress.note(note)
     specs = tuple(resolve_all(options.teachers, size=options.size, fit=options.fit))
     weights = parse_weights(options.weights, specs)
+    with DecodeCage() as cage:
+        cage.check(options.decoder)
     records = _records(specs, weights, options, progress)
     with progress.bar("probing", total=len(manifest.rows), unit="clips") as tick:
         probes = probe_clips(manifest.rows, manifest.root, processes=os.cpu_count() or 1, tick=tick)
@@ -71,7 +74,10 @@ def _records(
 def _teacher_plan(meta: CacheMeta, specs: Sequence[TeacherSpec], weights: Mapping[str, WeightSource]) -> TeacherPlan:
     return TeacherPlan(
         specs=tuple(specs),
-        weights=dict(weights),
+        # Workers have working folders of their own.
+        weights={
+            name: replace(item, file=item.file.absolute()) if item.file else item for name, item in weights.items()
+        },
         records=meta.teachers,
         precision=meta.build["precision"],
         encoding=meta.build["encoding"],
@@ -148,7 +154,9 @@ def _require_same_clips(cache: Cache, options: BuildOptions) -> None:
 
 
 def _require_same_teachers(meta: CacheMeta, options: BuildOptions, out: Path) -> None:
-    asked = {spec.name for spec in resolve_all(options.teachers, size=options.size, fit=options.fit)}
+    specs = resolve_all(options.teachers, size=options.size, fit=options.fit)
+    _require_no_namesake(meta, specs, out)
+    asked = {spec.name for spec in specs}
     if asked - meta.teachers.keys():
         missing = ",".join(sorted(asked - meta.teachers.keys()))
         raise InputError(
@@ -157,6 +165,35 @@ def _require_same_teachers(meta: CacheMeta, options: BuildOptions, out: Path) ->
             why=f"it has {', '.join(sorted(meta.teachers))}",
             fix=f"`frame-cache build {out} --teachers {missing}` adds columns to it.",
         )
+    for name, source in parse_weights(options.weights, specs).items():
+        origin = meta.teachers[name]["weights"]["origin"]
+        if source.origin != origin:
+            raise InputError(
+                what=f"This cache was planned with other weights of {name!r}.",
+                where=str(out),
+                why=f"cache: {origin}, asked: {source.origin}",
+                fix=f"`frame-cache build {out}` goes on with the weights it was planned with.",
+            )
+
+
+def _require_no_namesake(meta: CacheMeta, specs: Sequence[TeacherSpec], cache: Path) -> None:
+    """Refuse a teacher that is another one than the cache has under the same name."""
+    for spec in specs:
+        record = meta.teachers.get(spec.name)
+        if record is None:
+            continue
+        differing = [
+            f"{key}: cache {record[key]}, asked {getattr(spec, key)}"
+            for key in ("library", "model", "tag")
+            if record[key] != getattr(spec, key)
+        ]
+        if differing:
+            raise InputError(
+                what=f"The cache has another teacher under the name {spec.name!r}.",
+                where=str(cache),
+                why="; ".join(differing),
+                fix="Give the new one a name of its own: --teachers ALIAS=SPEC.",
+            )
 
 
 def resume(
@@ -186,6 +223,7 @@ def resume(
         [record["requested"] for record in meta.teachers.values()], size=meta.geometry["size"], fit=meta.geometry["fit"]
     )
     asked = resolve_all(more_teachers, size=meta.geometry["size"], fit=meta.geometry["fit"]) if more_teachers else []
+    _require_no_namesake(meta, asked, path)
     new = [spec for spec in asked if spec.name not in meta.teachers]
     sources = _weights_of(meta, known, new, facts, weights)
     if new:
@@ -310,5 +348,6 @@ def _options_of(meta: CacheMeta, source: Path) -> BuildOptions:
         limit=meta.dataset["limit"],
         unit_rows=meta.rows_per_unit,
         **meta.sampling,
-        **meta.build,
+        # A partial export notes there which units it took; that is no option of a build.
+        **{key: value for key, value in meta.build.items() if key != "units"},
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from frame.pipeline.local import facts_path, read_facts
 from frame.pipeline.options import RunOptions
 from frame.pipeline.prepare import repair_metadata, resume
 from frame.pipeline.store import CacheError, open_cache, reopen
+from frame.pipeline.store.export import export
 from frame.pipeline.store.layout import FRAMES, INDEX, META, META_COPY
 
 
@@ -162,3 +164,42 @@ def test_a_request_that_cannot_be_met_leaves_no_folder(clips: Path, tmp_path: Pa
     with pytest.raises(InputError, match="dino_vits17"):
         make(clips, tmp_path / "c", teachers=("dino_vits17",))
     assert not (tmp_path / "c").exists()
+
+
+def test_another_teacher_under_the_same_name_is_refused(clips: Path, cache: Path) -> None:
+    other = "test_vit=timm:test_vit3"
+    with pytest.raises(InputError, match="another teacher under the name") as caught:
+        make(clips, cache, teachers=(other,))
+    assert "model: cache test_vit, asked test_vit3" in caught.value.why
+    with pytest.raises(InputError, match="another teacher under the name"):
+        resume(cache, more_teachers=(other,), progress=QUIET)
+
+
+def test_other_weights_than_planned_are_not_passed_over(clips: Path, cache: Path) -> None:
+    from frame.pipeline.options import BuildOptions
+    from frame.pipeline.prepare import create
+
+    options = BuildOptions(
+        dataset="folder", source=clips, teachers=("timm:test_vit",), size=64, unit_rows=24, batch_rows=8
+    )
+    with pytest.raises(InputError, match="other weights of 'test_vit'") as caught:
+        create(options, cache, QUIET)
+    assert caught.value.why == "cache: random, asked: hub"
+
+
+def test_a_decoder_that_is_not_installed_is_refused_before_anything_is_planned(clips: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("torchcodec"):
+        pytest.skip("torchcodec is installed")
+    with pytest.raises(InputError, match="torchcodec cannot be used here"):
+        make(clips, tmp_path / "c", decoder="torchcodec")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_part_that_was_exported_can_be_repaired(clips: Path, tmp_path: Path) -> None:
+    run(make(clips, tmp_path / "c"))
+    part = tmp_path / "part"
+    export(open_cache(tmp_path / "c"), part, to="zarr", units=[0, 2])
+    before = tree(part)
+    (part / INDEX).unlink()
+    resume(part, source=clips, progress=QUIET)
+    assert tree(part) == before
