@@ -14,6 +14,7 @@ from frame.pipeline.local import timings_path
 from frame.pipeline.options import BuildOptions, RunOptions
 from frame.pipeline.progress import Progress
 from frame.pipeline.store import open_cache, reopen
+from frame.pipeline.store.layout import META
 
 
 def _say(text: str, value: dict[str, Any] | list[Any], *, as_json: bool) -> None:
@@ -49,14 +50,16 @@ def build_command(
     from frame.pipeline.report import summary_json, summary_text
 
     progress = Progress(quiet=as_json)
-    if fresh is not None:
-        prepared = create(fresh, cache, progress)
-    else:
-        prepared = resume(cache, source=source, weights=weights, more_teachers=more_teachers, progress=progress)
     try:
+        if fresh is not None:
+            prepared = create(fresh, cache, progress)
+        else:
+            prepared = resume(cache, source=source, weights=weights, more_teachers=more_teachers, progress=progress)
         summary = build(prepared, run, progress)
     except KeyboardInterrupt:
-        progress.note(f"\nInterrupted. Committed units are kept; to go on:\n  frame-cache build {_quoted(cache)}")
+        planned = (cache / META).exists()
+        todo = f"to go on:\n  frame-cache build {_quoted(cache)}" if planned else "run the same command again."
+        progress.note(f"\nInterrupted. Committed units are kept; {todo}")
         raise SystemExit(130) from None
     opened = open_cache(cache)
     _say(summary_text(summary), summary_json(summary, opened), as_json=as_json)

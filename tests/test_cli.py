@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +127,21 @@ def test_what_is_not_there_yet_says_so(command: str) -> None:
     done: Any = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "not part of this release" in done.stderr
+
+
+def test_an_interrupt_while_planning_is_said_and_leaves_nothing_half_made(clips: Path, tmp_path: Path) -> None:
+    build = [*BUILD, "--source", str(clips), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "frame.pipeline.cli", *build],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    while process.poll() is None and not (tmp_path / "out" / "tmp").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "run the same command again" in said
+    assert "Traceback" not in said
+    assert not list((tmp_path / "out").rglob("*")) or not (tmp_path / "out" / "cache.json").exists()

@@ -40,17 +40,20 @@ def open_cache(path: str | Path) -> Cache:
             why=f"{META} is missing" if root.is_dir() else "the folder does not exist",
             fix="`frame-cache build --dataset … --source … --out CACHE` makes one.",
         ) from None
+    except OSError as error:
+        raise CacheError(
+            what="The cache cannot be read.", where=str(meta_path), why=error.strerror or str(error)
+        ) from error
     return Cache(root, parse_meta(data, where=meta_path))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Committed:
     """What reading needs of a receipt, small enough to keep for every unit: columns that are there, by the teacher that
-    the cache names; the clips that failed in each; the files' lengths."""
+    the cache names; the clips that failed in each."""
 
     columns: frozenset[str]
     failed: dict[str, frozenset[str]]
-    bytes: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,7 +249,7 @@ class Cache:
     def _read_commit(self, unit: int) -> _Committed:
         receipt = self.receipt(unit)
         if receipt is None:
-            return _Committed(columns=frozenset(), failed={}, bytes={})
+            return _Committed(columns=frozenset(), failed={})
         failed: dict[str, set[str]] = {}
         for clip, failure in receipt.failed.items():
             for column in failure.columns:
@@ -256,7 +259,6 @@ class Cache:
         return _Committed(
             columns=frozenset(name for name, entry in made if entry.teacher == teachers.get(name)),
             failed={column: frozenset(clips) for column, clips in failed.items()},
-            bytes={name: entry.bytes for name, entry in receipt.files.items()},
         )
 
     def _no_frame(self, column: str, unit: int, low: int, high: int) -> CacheError:
@@ -288,23 +290,15 @@ class Cache:
 
     def _open_places(self, column: Column, unit: int) -> tuple[Places, ...]:
         size = self.meta.rows_per_unit
-        specs = column.arrays(size)
-        commit = self._committed(column.name, unit)
         receipt = self.receipt(unit)  # the places of all rows are too much to keep for every unit
         files = receipt.files if receipt else {}
+        zarr = self.meta.store == "zarr"
+        places = zarr_places if zarr else tar_places
         found = []
-        for spec in specs:
-            zarr = self.meta.store == "zarr"
+        for spec in column.arrays(size):
             name = zarr_unit.shard_name(spec, unit) if zarr else tar_unit.shard_name(unit, column.part)
             if name not in files:
-                where = receipt_path(self.path, unit)
-                raise zarr_unit.damaged(where, "it is gone, or names other files than a moment ago")
-            places = zarr_places if zarr else tar_places
-            found.append(places(self._open(name, commit), spec, files[name], rows_per_unit=size))
+                raise zarr_unit.damaged(receipt_path(self.path, unit), f"it does not name {name}")
+            file = OpenFile(self.path / name, expected_bytes=files[name].bytes)
+            found.append(places(file, spec, files[name], rows_per_unit=size))
         return tuple(found)
-
-    def _open(self, name: str, commit: _Committed) -> OpenFile:
-        expected = commit.bytes.get(name)
-        if expected is None:
-            raise zarr_unit.damaged(self.path / name, "its unit's receipt does not name it")
-        return OpenFile(self.path / name, expected_bytes=expected)
