@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from frame.manifests.errors import InputError
+from frame.model.weights import weights_digest
+
+__all__ = ["SUFFIXES", "read_checkpoint", "weights_digest"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -34,16 +36,6 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     stored = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_torch(path)
     return _strip(_unwrap(stored, path), path)
-
-
-def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """sha256 over the tensors in the order of their names: name, dtype, shape and bytes of each."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _read_safetensors(path: Path) -> object:
