@@ -24,12 +24,12 @@ import numpy as np
 import timm
 import torch
 
+from frame.manifests.progress import Progress
 from frame.manifests.sprites import generate_sprites
 from frame.pipeline.build import build
 from frame.pipeline.decode import DecodeCage
 from frame.pipeline.options import BuildOptions, RunOptions
 from frame.pipeline.prepare import Prepared, create
-from frame.pipeline.progress import Progress
 from frame.pipeline.teach import TeacherBench
 from frame.pipeline.teachers import fit_frames, to_pictures
 

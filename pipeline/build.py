@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from frame.manifests.progress import Progress
 from frame.pipeline.local import add_timings
 from frame.pipeline.options import RunOptions, share_of
 from frame.pipeline.prepare import Prepared
-from frame.pipeline.progress import Progress
 from frame.pipeline.ray_pipeline import Pools, unit_reports
 from frame.pipeline.ray_session import ray_session
 from frame.pipeline.store import Cache, CacheError, open_cache

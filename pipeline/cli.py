@@ -3,15 +3,12 @@ failed than ``--max-failures`` allows, 130 interrupted."""
 
 from __future__ import annotations
 
-import json
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from frame.manifests.errors import InputError
+from frame.manifests.command import run_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,7 +23,10 @@ Source = Annotated[Path | None, typer.Option(help="Folder (or CSV file) with the
 Out = Annotated[Path | None, typer.Option(help="Folder of the cache to make.")]
 Teachers = Annotated[
     str | None,
-    typer.Option(help="Comma-separated: dino_vits16, clip_vitb32, timm:MODEL, open_clip:MODEL/TAG, ALIAS=SPEC."),
+    typer.Option(
+        help="Comma-separated: dino_vits16, clip_vitb32, timm:MODEL, open_clip:MODEL/TAG, ALIAS=SPEC; "
+        "student=RUN for the trained student of a run folder."
+    ),
 ]
 Weights = Annotated[
     list[str] | None, typer.Option(help="NAME=FILE, NAME=random or random; may be repeated. Default: the hub.")
@@ -60,9 +60,15 @@ def _options(values: dict[str, Any]) -> Any:
         if values[name] is None:
             raise typer.BadParameter("missing", param_hint=f"--{name}")
     values = {**values, "fps": _fps(values["fps"])}
-    values["teachers"] = _names(values["teachers"])
-    values["weights"] = tuple(values["weights"] or ())
+    values["teachers"], values["weights"] = _teachers(values["teachers"], values["weights"])
     return BuildOptions(**values)
+
+
+def _teachers(teachers: str | None, weights: list[str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """``--teachers`` and ``--weights``, with the run folders of students taken apart."""
+    from frame.pipeline.teachers.student import expand_students
+
+    return expand_students(_names(teachers or ""), weights or ())
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -164,12 +170,13 @@ def build(
     if cache is not None:
         _refuse_plan_options(context)
     fresh = _options(values) if out is not None else None
+    more, files = ((), ()) if fresh is not None else _teachers(teachers, weights)
     code = build_command(
         cache=target,
         fresh=fresh,
         source=source,
-        weights=tuple(weights or ()),
-        more_teachers=_names(teachers or ""),
+        weights=files,
+        more_teachers=more,
         run=run,
         as_json=as_json,
     )
@@ -236,11 +243,14 @@ def view(
     out: Annotated[Path, typer.Option(help="The HTML file to write.")],
     clips: Annotated[int, typer.Option(min=1, help="How many clips to show.")] = 6,
     seed: Annotated[int, typer.Option(help="Which clips are drawn.")] = 0,
+    run: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a training run whose curves to show; may be repeated.")
+    ] = None,
 ) -> None:
-    """Write one HTML page: contents, failures, sizes, and frames beside pictures of their features."""
+    """Write one HTML page: contents, failures, sizes, frames beside pictures of their features, and training runs."""
     from frame.pipeline.commands import view_command
 
-    view_command(cache, out=out, clips=clips, seed=seed)
+    view_command(cache, out=out, clips=clips, seed=seed, runs=run or ())
 
 
 @app.command()
@@ -266,19 +276,8 @@ def sprites(
 
 
 def main() -> None:
-    """The console command: errors that a person can mend are one screen, not a traceback (``--debug`` shows it)."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        app(args=arguments, prog_name="frame-cache")
-    except InputError as error:
-        if debug:
-            raise
-        if "--json" in arguments:
-            print(json.dumps({"error": {"what": error.what, "where": error.where, "why": error.why, "do": error.fix}}))
-        print(error.screen(), file=sys.stderr)
-        sys.exit(1)
+    """The console command."""
+    run_command(app, "frame-cache", terminated=_terminate)
 
 
 def _terminate(*_: object) -> None:

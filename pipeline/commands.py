@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from frame.manifests.errors import InputError
+from frame.manifests.progress import Progress
 from frame.pipeline.local import timings_path
 from frame.pipeline.options import BuildOptions, RunOptions
-from frame.pipeline.progress import Progress
 from frame.pipeline.store import open_cache, reopen
 from frame.pipeline.store.layout import META
 
@@ -175,11 +175,11 @@ def parse_units(text: str) -> list[int]:
     return sorted(found)
 
 
-def view_command(path: Path, *, out: Path, clips: int, seed: int) -> None:
+def view_command(path: Path, *, out: Path, clips: int, seed: int, runs: Sequence[Path] = ()) -> None:
     """Write the HTML page."""
     from frame.pipeline.view import render_view
 
-    render_view(open_cache(path), out, clips=clips, seed=seed, timings=_timings(path))
+    render_view(open_cache(path), out, clips=clips, seed=seed, timings=_timings(path), runs=runs)
     print(f"Wrote {out}.")
 
 

@@ -11,16 +11,16 @@ from typing import Any
 
 from frame.manifests.errors import InputError
 from frame.manifests.load import load_manifest
+from frame.manifests.progress import Progress
 from frame.pipeline.decode import DecodeCage
 from frame.pipeline.local import LocalFacts, read_facts, write_facts
 from frame.pipeline.options import BuildOptions, require_same
 from frame.pipeline.plan import Plan, frames_column, make_plan, probe_clips
-from frame.pipeline.progress import Progress
 from frame.pipeline.store import Cache, CacheError, open_cache, reopen
 from frame.pipeline.store.files import exclusive, sha256_bytes, writer_folder
 from frame.pipeline.store.layout import FRAMES, INDEX, META, META_COPY, CacheMeta
 from frame.pipeline.store.writer import with_metadata, write_metadata
-from frame.pipeline.teach import TeacherPlan, teacher_columns
+from frame.pipeline.teach import TeacherPlan, load_recorded, teacher_columns
 from frame.pipeline.teachers import TeacherSpec, WeightSource, load_teacher, parse_weights, resolve_all
 
 
@@ -226,6 +226,7 @@ def resume(
     _require_no_namesake(meta, asked, path)
     new = [spec for spec in asked if spec.name not in meta.teachers]
     sources = _weights_of(meta, known, new, facts, weights)
+    _require_same_students(meta, [spec for spec in known if _named(spec, weights)], sources)
     if new:
         cache = _add_teachers(cache, new, sources, progress)
     _remember(path, given, sources)
@@ -234,23 +235,36 @@ def resume(
     return Prepared(cache=cache, source=root, teachers=_teacher_plan(cache.meta, [*known, *new], sources))
 
 
+def _require_same_students(meta: CacheMeta, specs: Sequence[TeacherSpec], sources: Mapping[str, WeightSource]) -> None:
+    """A run folder changes when training goes on: given the weights of a column that is there, say if they are others.
+
+    With nothing left to make, nobody else would load them, and the old column would be taken for the new one.
+    """
+    for spec in specs:
+        if spec.library == "frame":
+            record = meta.teachers[spec.name]
+            load_recorded(spec, weights=sources[spec.name], record=record, precision=meta.build["precision"])
+
+
 def _weights_of(
     meta: CacheMeta, known: list[TeacherSpec], new: list[TeacherSpec], facts: LocalFacts, options: Sequence[str]
 ) -> dict[str, WeightSource]:
     """Where each teacher's weights come from: what was said now, else what was said when the cache was made."""
     sources = parse_weights(options, [*known, *new])
-    named = {
-        spec.name for spec in known for option in options if option.startswith((f"{spec.name}=", f"{spec.requested}="))
-    }
     for spec in known:
         origin = meta.teachers[spec.name]["weights"]["origin"]
-        if spec.name in named:
+        if _named(spec, options):
             continue
         if origin == "file":
             sources[spec.name] = WeightSource(origin="file", file=_remembered_file(spec, facts))
         else:
             sources[spec.name] = WeightSource(origin=origin)
     return sources
+
+
+def _named(spec: TeacherSpec, options: Sequence[str]) -> bool:
+    """Does a ``--weights`` option name this teacher?"""
+    return any(option.startswith((f"{spec.name}=", f"{spec.requested}=")) for option in options)
 
 
 def _remembered_file(spec: TeacherSpec, facts: LocalFacts) -> Path:

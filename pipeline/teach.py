@@ -82,6 +82,27 @@ def same_teacher(record: Mapping[str, Any], other: Mapping[str, Any]) -> list[st
     return [f"{key}: {a.get(key)} and {b.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
 
 
+def load_recorded(
+    spec: TeacherSpec,
+    *,
+    weights: WeightSource,
+    record: Mapping[str, Any],
+    precision: Precision,
+    device: torch.device | str = "cpu",
+) -> Teacher:
+    """Load the teacher that a cache has on record. Raises InputError where it is another one."""
+    teacher = load_teacher(spec, weights=weights, device=device, precision=precision)
+    differing = same_teacher(record, teacher.record())
+    if differing:
+        raise InputError(
+            what=f"The teacher {spec.name!r} is not the one this cache was built with.",
+            where=f"--weights {spec.name}=…",
+            why="; ".join(differing),
+            fix="Give the same weights, or add the other teacher under a name of its own: --teachers ALIAS=SPEC.",
+        )
+    return teacher
+
+
 class TeacherBench:
     """The loaded teachers of one process."""
 
@@ -97,18 +118,13 @@ class TeacherBench:
         }
 
     def _load(self, spec: TeacherSpec) -> Teacher:
-        teacher = load_teacher(
-            spec, weights=self._plan.weights[spec.name], device=self._device, precision=self._plan.precision
+        return load_recorded(
+            spec,
+            weights=self._plan.weights[spec.name],
+            record=self._plan.records[spec.name],
+            precision=self._plan.precision,
+            device=self._device,
         )
-        differing = same_teacher(self._plan.records[spec.name], teacher.record())
-        if differing:
-            raise InputError(
-                what=f"The teacher {spec.name!r} is not the one this cache was built with.",
-                where=f"--weights {spec.name}=…",
-                why="; ".join(differing),
-                fix="Give the same weights, or add the other teacher under a name of its own: --teachers ALIAS=SPEC.",
-            )
-        return teacher
 
     def make(self, columns: Sequence[str], clips: Sequence[np.ndarray]) -> Made:
         """Encode ``columns`` of the frames of ``clips``, uint8 ``[n_i, H_i, W_i, 3]`` each, as one batch."""

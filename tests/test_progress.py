@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from frame.pipeline.progress import Progress
+from frame.manifests.progress import Progress
 
 
 def test_a_log_gets_a_line_with_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

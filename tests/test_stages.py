@@ -15,12 +15,12 @@ import timm
 import torch
 
 from frame.manifests.errors import InputError
+from frame.manifests.progress import Progress
 from frame.pipeline.block import unpack
 from frame.pipeline.decode import DecodeCage
 from frame.pipeline.decode_stage import DecodeStage
 from frame.pipeline.options import BuildOptions
 from frame.pipeline.prepare import Prepared, create
-from frame.pipeline.progress import Progress
 from frame.pipeline.store import CacheError, open_cache
 from frame.pipeline.store.files import writer_folder
 from frame.pipeline.store.receipts import moments_of

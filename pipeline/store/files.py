@@ -88,12 +88,12 @@ def disk_error(error: OSError, path: Path) -> CacheError:
     """The screen for an operation on ``path`` that the disk refused."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return CacheError(
-        what="The disk is full." if full else "A file of the cache could not be written.",
+        what="The disk is full." if full else "A file could not be written.",
         where=str(path),
         why=error.strerror or str(error),
-        fix="Free some space, then run the same command again: finished units are kept."
+        fix="Free some space, then run the same command again: what is finished is kept."
         if full
-        else "Mend the file system or its permissions, then run the same command again: finished units are kept.",
+        else "Mend the file system or its permissions, then run the same command again: what is finished is kept.",
     )
 
 

@@ -1,4 +1,5 @@
-"""The five things asked of a model library; ``timm_vit`` and ``open_clip_tower`` answer them as plain functions."""
+"""The five things asked of a model library; ``timm_vit``, ``open_clip_tower`` and ``frame_vit`` answer them as plain
+functions."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ class Library(Protocol):
         """[B, 3, S, S] normalised pixels to one tensor [B, ...] for each column suffix."""
 
 
+_MODULES: Mapping[LibraryName, str] = {"timm": "timm_vit", "open_clip": "open_clip_tower", "frame": "frame_vit"}
+
+
 def library_of(name: LibraryName) -> Library:
     """Import the module for a library, and with it the library, only now: each takes a second or more."""
-    module = "timm_vit" if name == "timm" else "open_clip_tower"
-    return cast(Library, importlib.import_module(f"frame.pipeline.teachers.{module}"))
+    return cast(Library, importlib.import_module(f"frame.pipeline.teachers.{_MODULES[name]}"))

@@ -1,7 +1,8 @@
 """What a person may write after ``--teachers``, and the folder-safe slug that names the columns.
 
-A name is one of ``manifests/teachers.yaml``, or ``timm:MODEL[.TAG]``, or ``open_clip:MODEL[/TAG]``; any of them may be
-given another name by ``ALIAS=NAME``. Nothing here imports timm or open_clip.
+A name is one of ``manifests/teachers.yaml``, or ``timm:MODEL[.TAG]``, or ``open_clip:MODEL[/TAG]``, or
+``frame:WIDTH-DEPTH-PATCH[@HEIGHTxWIDTH]`` (a student of this package, see ``student``); any of them may be given
+another name by ``ALIAS=NAME``. Nothing here imports timm or open_clip.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import yaml
 
 from frame.manifests.errors import InputError
 
-LibraryName = Literal["timm", "open_clip"]
+LibraryName = Literal["timm", "open_clip", "frame"]
 
 _SLUG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 # `frames` is the column of pictures: a teacher of that name would sit beside it and be taken for it.
 _RESERVED = frozenset({"frames"})
+# Between a model and its tag, in each library's own spelling.
+_BEFORE_TAG: Mapping[LibraryName, str] = {"timm": ".", "open_clip": "/", "frame": "@"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,14 +82,14 @@ def parse_name(requested: str) -> TeacherName:
 
 def _prefixed(text: str, requested: str) -> tuple[LibraryName, str, str]:
     library, colon, model = text.partition(":")
-    if not colon or library not in ("timm", "open_clip") or not model:
+    if not colon or library not in get_args(LibraryName) or not model:
         raise unknown_teacher(requested, text, catalogue())
     return _split(cast(LibraryName, library), model)
 
 
 def _split(library: LibraryName, model: str) -> tuple[LibraryName, str, str]:
     """timm writes MODEL.TAG, open_clip's users write MODEL/TAG."""
-    name, _, tag = model.partition("." if library == "timm" else "/")
+    name, _, tag = model.partition(_BEFORE_TAG[library])
     return library, name, tag
 
 
@@ -103,5 +106,6 @@ def unknown_teacher(requested: str, text: str, known: Iterable[str], *, prefix: 
         where=f"--teachers {requested}",
         why=f"did you mean: {listed}" if near else f"known by name: {listed}",
         fix="use one of these; for any other model write timm:MODEL or open_clip:MODEL/TAG"
-        + (f", such as timm:{text}" if text and ":" not in requested else ""),
+        + (f", such as timm:{text}" if text and ":" not in requested else "")
+        + ", and student=RUN for the run folder of a trained student",
     )

@@ -22,6 +22,8 @@ class TeacherSpec:
     the shape of one row: ``{"patch": (196, 384), "cls": (384,)}``. ``final_norm`` is False for the few timm models
     that norm after pooling only (global average pooling): their tokens are kept as ``forward_features`` gives them.
     ``hub`` is the repository of the weights ("" if there is none), ``hub_files`` the names tried in it, in order.
+    ``eight_bit``: it sees the fitted frames rounded to whole grey levels, that is the very pictures that the cache
+    keeps (a student, which is trained on those); the others see them as they were resized.
     """
 
     name: str
@@ -41,14 +43,16 @@ class TeacherSpec:
     licence: str
     hub: str
     hub_files: tuple[str, ...]
+    eight_bit: bool = False
 
 
 def resolve(name: str, *, size: int, fit: str) -> TeacherSpec:
     """Describe the teacher ``name`` for frames of ``size`` pixels a side.
 
     A teacher with patch tokens sees ``size`` rounded down to a multiple of its patch (400 becomes 392 for patch 14);
-    CLIP sees its own native size. Raises InputError for an unknown name, a model without a plain grid of patch tokens,
-    a size smaller than a patch, and a catalogue that the installed library contradicts.
+    CLIP sees its own native size, a student (``frame:``) exactly ``size``. Raises InputError for an unknown name, a
+    model without a plain grid of patch tokens, a size smaller than a patch (for a student, one that is not whole
+    patches), and a catalogue that the installed library contradicts.
     """
     from frame.pipeline.teachers.library import library_of
 

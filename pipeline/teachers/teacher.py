@@ -57,11 +57,16 @@ class Teacher:
         return self.forward(fit_clips(clips, self.spec.input_size, self.spec.fit, device=self.device))
 
     def forward(self, fitted: Tensor) -> dict[str, Tensor]:
-        """The same from ``fit_frames``, float [B, 3, S, S] in 0..255: teachers of one input size share the resizing."""
+        """The same from ``fit_frames``, float [B, 3, S, S] in 0..255: teachers of one input size share the resizing.
+
+        A spec with ``eight_bit`` rounds them first, as the stored pictures are.
+        """
         if not len(fitted):
             return {suffix: torch.empty((0, *shape), device=self.device) for suffix, shape in self.spec.columns.items()}
         with torch.inference_mode(), _kernels(self.device, self.precision):
-            pixels = (fitted.to(self.device) / 255.0 - self._mean) / self._std
+            seen = fitted.to(self.device)
+            seen = seen.round() if self.spec.eight_bit else seen
+            pixels = (seen / 255.0 - self._mean) / self._std
             features = self._library.features(self._model, pixels.contiguous(memory_format=torch.channels_last))
             return {suffix: features[suffix].float() for suffix in self.spec.columns}
 
@@ -71,7 +76,8 @@ class Teacher:
         return {
             "name": spec.name, "requested": spec.requested, "model": spec.model, "tag": spec.tag,
             "library": spec.library, "library_version": self._library.version(), "weights": dict(self._weights),
-            "input_size": spec.input_size, "fit": spec.fit, "interpolation": "bicubic, antialiased, on float RGB",
+            "input_size": spec.input_size, "fit": spec.fit,
+            "interpolation": "bicubic, antialiased, on float RGB" + (", rounded to 8 bits" if spec.eight_bit else ""),
             "mean": list(spec.mean), "std": list(spec.std), "patch": spec.patch,
             "grid": None if spec.grid is None else list(spec.grid), "final_norm": spec.final_norm,
             "columns": {f"{spec.name}.{suffix}": list(shape) for suffix, shape in spec.columns.items()},

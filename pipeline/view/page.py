@@ -17,6 +17,7 @@ from frame.pipeline.store import Cache
 from frame.pipeline.view import facts, text
 from frame.pipeline.view.choose import choose_clips
 from frame.pipeline.view.clips import view_clips
+from frame.pipeline.view.training import Training, view_training
 
 _HERE = Path(__file__).parent
 
@@ -29,18 +30,21 @@ def render_view(
     seed: int = 0,
     timings: Sequence[Mapping[str, Any]] = (),
     title: str | None = None,
+    runs: Sequence[Path] = (),
 ) -> None:
     """Write a page about ``cache`` to ``out``, which then holds the whole page or what it held before.
 
     ``clips`` of those that can be read are shown, chosen by ``seed``. ``timings`` are the parsed lines of the builds'
     timings, each with ``units``, ``rows``, ``wall`` (seconds), ``seconds`` by stage, and perhaps ``workers`` by stage.
-    The same cache and arguments give the same bytes. Raises ``InputError`` where ``out`` cannot be written or
-    ``clips`` is negative, ``CacheError`` where the cache is damaged.
+    ``runs`` are folders of training runs, whose curves are shown. The same cache, runs and arguments give the same
+    bytes. Raises ``InputError`` where ``out`` cannot be written, ``clips`` is negative or a run has no metrics,
+    ``CacheError`` where the cache is damaged.
     """
     if clips < 0:
         raise InputError(what=f"A page cannot show {clips} clips.", where="--clips", fix="give 0 or more")
     _require_place(cache, out)
-    page = _page(cache, clips=clips, seed=seed, timings=timings, title=title)
+    training = view_training(runs) if runs else None
+    page = _page(cache, clips=clips, seed=seed, timings=timings, title=title, training=training)
     _write(out, page)
 
 
@@ -71,7 +75,15 @@ def _write(out: Path, page: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _page(cache: Cache, *, clips: int, seed: int, timings: Sequence[Mapping[str, Any]], title: str | None) -> str:
+def _page(
+    cache: Cache,
+    *,
+    clips: int,
+    seed: int,
+    timings: Sequence[Mapping[str, Any]],
+    title: str | None,
+    training: Training | None,
+) -> str:
     receipts = cache.receipts()
     chosen = choose_clips(cache, count=clips, seed=seed)
     views, explained = view_clips(cache, chosen)
@@ -95,6 +107,7 @@ def _page(cache: Cache, *, clips: int, seed: int, timings: Sequence[Mapping[str,
             failed=failed,
             failed_count=sum(group.count for group in failed),
             time=facts.time_spent(timings),
+            training=training,
             clips=views,
             asked=clips,
             explained=explained,
