@@ -20,3 +20,21 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for a hub must fail at
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven readable videos of 3 to 21 frames, and two files that are no videos."""
     return write_folder(tmp_path_factory.mktemp("videos"), [9, 21, 5, 3, 12, 8, 16], bad=2)
+
+
+@pytest.fixture(scope="session")
+def train_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished cache of eight clips of 21 to 40 frames with a patch and a CLS column, to train from."""
+    from small_runs import write_cache
+
+    return write_cache(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture(scope="session")
+def stage1_run(train_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished stage-1 run of six steps."""
+    from small_runs import stage1
+
+    out = tmp_path_factory.mktemp("runs") / "stage1"
+    stage1(train_cache, out)
+    return out

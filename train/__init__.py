@@ -1,1 +1,6 @@
-"""Training from a cache. Not part of this release: it comes next, on the reader in ``frame.pipeline.store``."""
+"""Phase 2: training from caches, without any teacher. ``train(Request(…), Progress())`` is ``frame-train``'s body."""
+
+from frame.train.prepare import Request
+from frame.train.run import Outcome, train
+
+__all__ = ["Outcome", "Request", "train"]

@@ -1,0 +1,164 @@
+"""``frame-train`` as a person meets it: real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_runs import SMALL, assert_same_run, last
+
+from frame.train.checkpoint import checkpoint_steps
+from frame.train.run_folder import read_metrics
+
+OPTIONS = [
+    *("--student", "vit_tiny", "--spatial", "test_vit.patch", "--semantic", "other.cls"),
+    *("--batch-size", "8", "--set", "depth=1", "--set", "val_segments=2"),
+]
+# What a machine that only trains may not have: none of it may be asked for.
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        for blocked in ("ray", "decord", "open_clip", "av", "frame.pipeline.teachers", "frame.pipeline.decode"):
+            if name == blocked or name.startswith(blocked + "."):
+                raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Blocker())
+from frame.train.cli import main
+main()
+"""
+
+
+def command(*arguments: str, code: str = "from frame.train.cli import main; main()") -> list[str]:
+    return [sys.executable, "-W", "error::RuntimeWarning", "-c", code, *arguments]
+
+
+def frame_train(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **more}
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, env=environment)
+
+
+def test_a_machine_without_teachers_decoders_and_ray_trains(
+    train_cache: Path, stage1_run: Path, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "a")
+    arguments = ["stage1", "--cache", str(train_cache), "--out", out, *OPTIONS, "--steps", "6", "--log", "none"]
+    done = subprocess.run(
+        command(*arguments, "--workers", "1", code=BLOCKED), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Parameters:" in done.stdout
+    assert_same_run(tmp_path / "a", stage1_run)
+
+
+def test_importing_the_rooms_brings_no_teacher() -> None:
+    code = (
+        "import sys, frame.train, frame.model, frame.train.cli, frame.train.commands; "
+        "print([n for n in ('ray', 'decord', 'open_clip', 'frame.pipeline.teachers', 'av') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def wait_for_step(run: Path, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and not any(line["kind"] == "train" for line in read_metrics(run)):
+        time.sleep(0.02)
+
+
+def test_sigterm_saves_and_asks_to_be_requeued_and_a_new_process_goes_on_to_the_same_bits(
+    train_cache: Path, tmp_path: Path
+) -> None:
+    arguments = ["stage1", "--cache", str(train_cache), *OPTIONS, "--steps", "40", "--workers", "1", "--resume"]
+    whole = frame_train(*arguments, "--out", str(tmp_path / "whole"), "--log", "none")
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        command(*arguments, "--out", str(tmp_path / "a"), "--log", "none"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for_step(tmp_path / "a", process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    assert "--resume" in said
+    assert checkpoint_steps(tmp_path / "a")[-1] < 40
+    again = frame_train(*arguments, "--out", str(tmp_path / "a"), "--log", "none")
+    assert again.returncode == 0, again.stderr
+    assert_same_run(tmp_path / "a", tmp_path / "whole")
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(train_cache: Path, stage1_run: Path, tmp_path: Path) -> None:
+    arguments = ["stage1", "--cache", str(train_cache), *OPTIONS, "--steps", "6", "--workers", "0", "--log", "none"]
+    arguments += ["--out", str(tmp_path / "a"), "--set", "checkpoint_every=1"]
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+    wait_for_step(tmp_path / "a", process)
+    process.kill()
+    process.wait()
+    again = frame_train(*arguments, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert_same_run(tmp_path / "a", stage1_run)
+
+
+def test_errors_are_one_screen(train_cache: Path, tmp_path: Path) -> None:
+    done = frame_train("stage1", "--cache", str(train_cache), "--out", str(tmp_path / "a"), "--spatial", "dino")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "other.patch, test_vit.patch" in done.stderr
+    as_json = frame_train("stage1", "--cache", str(tmp_path), "--out", str(tmp_path / "a"), "--json")
+    assert "no cache here" in json.loads(as_json.stdout)["error"]["what"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "depth"], "NAME=VALUE"),
+        (["--set", "depth=1", "--set", "depth=2"], "twice"),
+        (["--precision", "fp8"], "fp8"),
+    ],
+)
+def test_wrong_use_exits_with_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = frame_train("stage1", "--out", str(tmp_path / "a"), *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_recipes_and_settings_are_listed() -> None:
+    assert "s16-kinetics-ego4d" in frame_train("recipes").stdout
+    assert "memory_frames" in frame_train("settings").stdout
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
+def test_trackers_write_into_the_run(train_cache: Path, tmp_path: Path, tracker: str) -> None:
+    arguments = ["stage1", "--cache", str(train_cache), "--out", str(tmp_path / "a"), *OPTIONS, "--steps", "2"]
+    done = frame_train(*arguments, "--log", tracker, "--workers", "0", "--json", WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["step"] == 2
+    files = [path for path in (tmp_path / "a" / "trackers").rglob("*") if path.is_file()]
+    assert any(("tfevents" in path.name) if tracker == "tensorboard" else path.suffix == ".wandb" for path in files)
+
+
+def test_two_ranks_train_as_one(train_cache: Path, tmp_path: Path) -> None:
+    """Two real processes under torch's launcher with gloo: the same windows, gradients averaged, one run folder."""
+    arguments = ["stage1", "--cache", str(train_cache), *OPTIONS, "--steps", "4", "--workers", "0", "--log", "none"]
+    one = frame_train(*arguments, "--out", str(tmp_path / "one"))
+    assert one.returncode == 0, one.stderr
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two = subprocess.run(
+        [*launch, "-m", "frame.train.cli", *arguments, "--out", str(tmp_path / "two")],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert two.returncode == 0, two.stderr[-3000:]
+    mine, theirs = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
+    assert [(line["kind"], line["step"]) for line in mine] == [(line["kind"], line["step"]) for line in theirs]
+    for a, b in zip(mine, theirs, strict=True):
+        assert a["patch"] == pytest.approx(b["patch"], rel=1e-4)
+        assert a["cls"] == pytest.approx(b["cls"], rel=1e-4)
+    a_model, b_model = last(tmp_path / "one").model, last(tmp_path / "two").model
+    difference = max(float((a_model[name] - b_model[name]).abs().max()) for name in a_model)
+    assert difference < 1e-3
+    assert SMALL["batch_size"] == 8

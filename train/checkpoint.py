@@ -1,0 +1,151 @@
+"""Checkpoints: whole or not there. Written aside, flushed, renamed into place; the receipt inside names every byte.
+
+RUN/checkpoints/00000120/model.safetensors      the method's parameters and buffers
+                         optimizer.safetensors  Adam's moments, by parameter
+                         state.json             step, running means, the best validation so far
+                         receipt.json           bytes and sha256 of the others; itself sealed
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from frame.manifests.errors import InputError
+from frame.pipeline.store.files import disk_error, fsync_folder, sha256_bytes
+from frame.pipeline.store.layout import sealed, unseal
+
+FOLDER = "checkpoints"
+_RECEIPT = "receipt.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """``model`` and ``optimizer`` are tensors by name on the CPU, ``state`` plain JSON values."""
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def checkpoint_steps(run: Path) -> list[int]:
+    """Steps that have a checkpoint, intact or not, oldest first."""
+    folder = run / FOLDER
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()) if folder.is_dir() else []
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint, *, tmp: Path) -> None:
+    """Add a checkpoint to ``run``, or leave it as it was. ``tmp`` is on the same file system.
+
+    One of the same step is replaced. Raises ``CacheError`` (an ``InputError``) on a full or failing disk.
+    """
+    target = _place(run, checkpoint.step)
+    partial = tmp / f"checkpoint-{checkpoint.step}"
+    files = {
+        "model.safetensors": save(checkpoint.model),
+        "optimizer.safetensors": save(checkpoint.optimizer),
+        "state.json": sealed(checkpoint.state),
+    }
+    entries = {name: {"bytes": len(data), "sha256": sha256_bytes(data)} for name, data in files.items()}
+    receipt = sealed({"format": _FORMAT, "kind": "frame-checkpoint", "step": checkpoint.step, "files": entries})
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for name, data in {**files, _RECEIPT: receipt}.items():
+            _write(partial / name, data)
+        fsync_folder(partial)
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():  # damaged, or of this very step: a run that was stopped comes by again
+            target.rename(tmp / f"replaced-{checkpoint.step}")
+        partial.rename(target)
+        fsync_folder(target.parent)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise disk_error(error, target) from error
+
+
+def load_checkpoint(run: Path, step: int) -> Checkpoint:
+    """Read a checkpoint, every byte compared with its receipt. Raises ``InputError`` for damage of any kind."""
+    folder = _place(run, step)
+    receipt = _unsealed(_read(folder / _RECEIPT), folder / _RECEIPT)
+    if receipt.get("format") != _FORMAT or receipt.get("step") != step:
+        raise _damaged(folder / _RECEIPT, f"it is of step {receipt.get('step')}, format {receipt.get('format')}")
+    data = {name: _read_checked(folder / name, entry) for name, entry in receipt["files"].items()}
+    try:
+        model, optimizer = load(data["model.safetensors"]), load(data["optimizer.safetensors"])
+    except (SafetensorError, KeyError) as error:
+        raise _damaged(folder, repr(error)) from error
+    state = _unsealed(data["state.json"], folder / "state.json")
+    return Checkpoint(step=step, model=model, optimizer=optimizer, state=state)
+
+
+def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[InputError]]:
+    """The newest intact checkpoint, and what is wrong with those that are newer. None: there is no intact one."""
+    problems: list[InputError] = []
+    for step in reversed(checkpoint_steps(run)):
+        try:
+            return load_checkpoint(run, step), problems
+        except InputError as error:
+            problems.append(error)
+    return None, problems
+
+
+def drop_checkpoints(run: Path, *, keep: int, best: int | None, tmp: Path) -> None:
+    """Remove all but the ``keep`` newest and the one of step ``best``. Each goes in one rename, then from the disk."""
+    for step in checkpoint_steps(run)[:-keep]:
+        if step != best:
+            gone = tmp / f"dropped-{step}"
+            _place(run, step).rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+def _place(run: Path, step: int) -> Path:
+    return run / FOLDER / f"{step:08d}"
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb", buffering=0) as file:
+        view = memoryview(data)
+        while len(view):
+            view = view[file.write(view) :]
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from error
+
+
+def _read_checked(path: Path, entry: Mapping[str, Any]) -> bytes:
+    data = _read(path)
+    if len(data) != entry["bytes"] or sha256_bytes(data) != entry["sha256"]:
+        raise _damaged(path, "its bytes are not those that the receipt names")
+    return data
+
+
+def _unsealed(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        return unseal(data, where=path)
+    except InputError as error:
+        raise _damaged(path, error.why) from error
+
+
+def _damaged(path: Path, why: str) -> InputError:
+    return InputError(
+        what="A checkpoint is damaged.",
+        where=str(path),
+        why=why,
+        fix="--resume goes on from the newest checkpoint that is intact.",
+    )
