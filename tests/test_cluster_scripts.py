@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "docs" / "cluster"
-ARRAY, RAY = SCRIPTS / "slurm_array.sbatch", SCRIPTS / "slurm_ray.sbatch"
+ARRAY, RAY, TRAIN = (SCRIPTS / f"slurm_{name}.sbatch" for name in ("array", "ray", "train"))
 
 PRETENDED = {
     # Drops srun's own options and runs the rest as a step of its own; told to end, it ends the step.
@@ -26,7 +26,7 @@ os.setsid(); signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1]
         trap 'kill -TERM -- "-$step"' TERM
         wait "$step" || wait "$step" """,
     "scontrol": 'note "scontrol $*"; [[ $1 != show ]] || echo localhost',
-    "scancel": 'note "scancel $*"; kill -INT -- "-$(cat "$STAGE/step")"',
+    "scancel": 'note "scancel $*"; kill -"${1#--signal=}" -- "-$(cat "$STAGE/step")"',
     # `ray start` opens its port, which the script waits for.
     "ray": """
         note "ray $*"
@@ -40,6 +40,12 @@ time.sleep(60)' "$port" """,
     "frame-cache": """
         note "frame-cache $*"
         trap 'note interrupted; exit 130' INT
+        for ((i = 0; i < NAP; i++)); do sleep 0.05; done
+        exit "$CODE" """,
+    # A launcher of several processes, whose exit code is 1 for any but 0.
+    "accelerate": """
+        note "accelerate $*"
+        trap 'note saved; exit 1' TERM
         for ((i = 0; i < NAP; i++)); do sleep 0.05; done
         exit "$CODE" """,
 }
@@ -90,13 +96,13 @@ def calls(stage: Path) -> list[str]:
 
 def interrupt_when_building(stage: Path, job: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 30
-    while not any(call.startswith("frame-cache") for call in calls(stage)) and time.monotonic() < deadline:
+    while not any(call.startswith(("frame-cache", "accelerate")) for call in calls(stage)) and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.2)  # until the pretended build has set its trap
     job.send_signal(signal.SIGUSR1)
 
 
-@pytest.mark.parametrize("script", [ARRAY, RAY], ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", [ARRAY, RAY, TRAIN], ids=lambda path: path.stem)
 def test_the_syntax_is_bashs(script: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
 
@@ -179,6 +185,32 @@ def test_a_head_that_does_not_start_ends_the_job(stage: Path) -> None:
     assert "Ray's head ended before it opened" in output
     assert not any(call.startswith("frame-cache") for call in calls(stage))
     assert not list(stage.glob(".frame-ray-*"))
+
+
+def test_both_stages_are_trained_one_after_the_other(stage: Path) -> None:
+    job = submit(stage, TRAIN)
+    assert (finish(job), job.returncode) == ("", 0)
+    first, second = [call for call in calls(stage) if call.startswith("accelerate")]
+    assert "-m frame.train.cli stage1 --cache" in first
+    assert "-m frame.train.cli stage2 --cache" in second
+    assert "--init /data/runs/s16-kinetics-ego4d/stage1" in second
+    assert "--resume" in first
+
+
+def test_a_training_that_fails_is_not_queued_again_and_its_second_stage_not_begun(stage: Path) -> None:
+    job = submit(stage, TRAIN, code=1)
+    finish(job)
+    assert job.returncode == 1
+    assert len([call for call in calls(stage) if call.startswith("accelerate")]) == 1
+    assert not any(call.startswith("scontrol") for call in calls(stage))
+
+
+def test_a_training_out_of_time_saves_and_is_queued_again(stage: Path) -> None:
+    job = submit(stage, TRAIN, nap=600)
+    interrupt_when_building(stage, job)
+    finish(job)
+    assert job.returncode == 1
+    assert calls(stage)[-3:] == [f"scancel --signal=TERM {os.getpid()}", "saved", f"scontrol requeue {os.getpid()}"]
 
 
 def test_the_scripts_are_not_asked_to_run_as_programs() -> None:
