@@ -121,9 +121,8 @@ def test_units_are_numbers_and_ranges() -> None:
     assert parse_units("0,3,8-10,9") == [0, 3, 8, 9, 10]
 
 
-@pytest.mark.parametrize("command", ["frame.train.cli", "frame.eval.cli"])
-def test_what_is_not_there_yet_says_so(command: str) -> None:
-    script = f"import {command} as c; c.main()"
+def test_what_is_not_there_yet_says_so() -> None:
+    script = "import frame.eval.cli as c; c.main()"
     done: Any = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "not part of this release" in done.stderr

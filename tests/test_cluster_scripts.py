@@ -96,7 +96,9 @@ def calls(stage: Path) -> list[str]:
 
 def interrupt_when_building(stage: Path, job: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 30
-    while not any(call.startswith(("frame-cache", "accelerate")) for call in calls(stage)) and time.monotonic() < deadline:
+    while (
+        not any(call.startswith(("frame-cache", "accelerate")) for call in calls(stage)) and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     time.sleep(0.2)  # until the pretended build has set its trap
     job.send_signal(signal.SIGUSR1)

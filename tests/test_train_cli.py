@@ -74,6 +74,7 @@ def test_sigterm_saves_and_asks_to_be_requeued_and_a_new_process_goes_on_to_the_
     train_cache: Path, tmp_path: Path
 ) -> None:
     arguments = ["stage1", "--cache", str(train_cache), *OPTIONS, "--steps", "40", "--workers", "1", "--resume"]
+    arguments += ["--set", "eval_every=20"]
     whole = frame_train(*arguments, "--out", str(tmp_path / "whole"), "--log", "none")
     assert whole.returncode == 0, whole.stderr
     process = subprocess.Popen(
@@ -146,9 +147,10 @@ def test_two_ranks_train_as_one(train_cache: Path, tmp_path: Path) -> None:
     arguments = ["stage1", "--cache", str(train_cache), *OPTIONS, "--steps", "4", "--workers", "0", "--log", "none"]
     one = frame_train(*arguments, "--out", str(tmp_path / "one"))
     assert one.returncode == 0, one.stderr
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    # Without the two dashes torch's launcher takes `--log` for one of its own options.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
     two = subprocess.run(
-        [*launch, "-m", "frame.train.cli", *arguments, "--out", str(tmp_path / "two")],
+        [*launch, "frame.train.cli", *arguments, "--out", str(tmp_path / "two")],
         capture_output=True, text=True, check=False,
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

@@ -1,6 +1,4 @@
-"""Phase 2: training from caches, without any teacher. ``train(Request(…), Progress())`` is ``frame-train``'s body."""
+"""Phase 2: training from caches, without any teacher. Start at ``run.py``.
 
-from frame.train.prepare import Request
-from frame.train.run import Outcome, train
-
-__all__ = ["Outcome", "Request", "train"]
+Nothing is imported here: processes that only read batches load this package too.
+"""

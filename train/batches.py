@@ -231,18 +231,26 @@ def batches(dataset: BatchDataset, start: int, stop: int, *, workers: int, pin: 
         generator=torch.Generator(),
     )
     iterator = iter(loader)
-    while True:
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if not str(error).startswith(_LOST):
-                raise
-            raise _lost(error, workers) from error
-        if isinstance(item, InputError):
-            raise item
-        yield item
+    try:
+        while (item := _next(iterator, workers)) is not None:
+            if isinstance(item, InputError):
+                raise item
+            yield item
+    finally:
+        del iterator  # whoever keeps an error keeps this frame: the processes must not last as long
+
+
+def _next(iterator: Iterator[Batch | InputError], workers: int) -> Batch | InputError | None:
+    """The next item; None at the end. What has happened to a process is an item too."""
+    try:
+        return next(iterator, None)
+    except (RuntimeError, OSError, EOFError) as error:
+        # One that dies while it hands something over is noticed as a broken connection. What was raised in it, as a
+        # mistake in the program would be, says so: "Caught … in DataLoader worker process".
+        broken = workers and not isinstance(error, RuntimeError) and not str(error).startswith("Caught ")
+        if not broken and not str(error).startswith(_LOST):
+            raise
+        return _lost(error, workers)
 
 
 def _start_server() -> None:
@@ -263,11 +271,12 @@ def _outlive_stops(_worker: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
-def _lost(error: RuntimeError, workers: int) -> InputError:
+def _lost(error: Exception, workers: int) -> InputError:
+    said = (str(error).splitlines() or [""])[0] or type(error).__name__
     return InputError(
         what="A process that reads the caches is gone.",
         where=f"--workers {workers}",
-        why=f"{str(error).splitlines()[0]}; most often the machine was out of memory, or /dev/shm was full",
+        why=f"{said}; most often the machine was out of memory, or /dev/shm was full",
         fix="give it more memory (a container: `--shm-size`), use fewer --workers, or --workers 0. "
         "`ulimit -n` bounds open files.",
     )

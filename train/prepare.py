@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from frame.train.method import Method
 from frame.train.recipe import Recipe, load_recipe
 from frame.train.run_folder import CONFIG, ENCODER, read_config
 from frame.train.sources import Sources, open_sources
-from frame.train.windows import Span, WindowPlan, WindowShape, find_spans, fitting
+from frame.train.windows import SpanTable, WindowPlan, WindowShape, find_spans, fitting
 
 _INHERITED = ("student", "patch", "depth", "spatial_depth", "spatial", "semantic", "standardise")
 _MOST_WINDOWS = 16  # of a segment: 16 windows of 6 frames then share 21
@@ -177,14 +177,15 @@ def _first_stage(
     return encoder, {"path": str(init), "weights_sha256": weights_digest(encoder.state_dict())}
 
 
-def _spans(sources: Sources, config: TrainConfig, split: str) -> list[Span]:
+def _spans(sources: Sources, config: TrainConfig, split: str) -> SpanTable:
     names = [*_inputs(config), sources.spatial.name, sources.semantic.name]
     share = config.share if split == config.split else 1.0
-    return [
-        span
-        for number, cache in enumerate(sources.caches)
-        for span in find_spans(cache, number, names, splits_wanted=split, share=share, seed=config.seed)
-    ]
+    return SpanTable.joined(
+        [
+            find_spans(cache, number, names, splits_wanted=split, share=share, seed=config.seed)
+            for number, cache in enumerate(sources.caches)
+        ]
+    )
 
 
 def _inputs(config: TrainConfig) -> list[str]:
@@ -195,7 +196,7 @@ def _shape(config: TrainConfig, segment: int) -> WindowShape:
     return stage1.window_shape(segment) if config.stage == "stage1" else stage2.window_shape(config, segment)
 
 
-def _resolved(config: TrainConfig, spans: Sequence[Span]) -> TrainConfig:
+def _resolved(config: TrainConfig, spans: SpanTable) -> TrainConfig:
     """Fill in what was left to be found out."""
     first = config.stage == "stage1"
     segment = config.segment or (1 if first else _longest_segment(config, spans))
@@ -211,7 +212,7 @@ def _resolved(config: TrainConfig, spans: Sequence[Span]) -> TrainConfig:
     )
 
 
-def _longest_segment(config: TrainConfig, spans: Sequence[Span]) -> int:
+def _longest_segment(config: TrainConfig, spans: SpanTable) -> int:
     """The most windows, up to 16, whose segment fits into nearly all of the clips."""
     for windows in range(_MOST_WINDOWS, 1, -1):
         if len(fitting(spans, _shape(config, windows))) >= _FITTING * len(spans):
@@ -225,10 +226,10 @@ def _build(config: TrainConfig, sources: Sources, encoder: FrameEncoder | None) 
     return stage2.build_stage2(config, sources, encoder)
 
 
-def _train_plan(config: TrainConfig, shape: WindowShape, spans: Sequence[Span]) -> tuple[WindowPlan, list[str]]:
+def _train_plan(config: TrainConfig, shape: WindowShape, spans: SpanTable) -> tuple[WindowPlan, list[str]]:
     fits = fitting(spans, shape)
     if not fits:
-        longest = max((span.stop - span.start for span in spans), default=0)
+        longest = int((spans.stop - spans.start).max()) if len(spans) else 0
         raise InputError(
             what="No clip is long enough to train on." if spans else "There is no clip to train on.",
             where=f"split {config.split!r}",
@@ -247,7 +248,7 @@ def _train_plan(config: TrainConfig, shape: WindowShape, spans: Sequence[Span]) 
     return plan, notes
 
 
-def _val_plan(config: TrainConfig, shape: WindowShape, spans: Sequence[Span]) -> tuple[WindowPlan | None, list[str]]:
+def _val_plan(config: TrainConfig, shape: WindowShape, spans: SpanTable) -> tuple[WindowPlan | None, list[str]]:
     fits = fitting(spans, shape)
     if not fits:
         return None, [f"no clips of split {config.val_split!r} to validate on: no early stopping, the last step counts"]

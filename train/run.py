@@ -142,7 +142,9 @@ class _Run:
 
     def _loop(self, record: dict[str, Any]) -> bool:
         prepared, state, accelerator = self.prepared, self.state, self.accelerator
-        metrics = Metrics.resumed(self.path, upto=state.step, tmp=self.tmp) if self.tmp is not None else None
+        # Without a checkpoint even the line of step 0 is made again.
+        upto = state.step if state.step or state.first else -1
+        metrics = Metrics.resumed(self.path, upto=upto, tmp=self.tmp) if self.tmp is not None else None
         data = self._batches()
         start_tracker(accelerator, self.config, self.path, record, step=state.step)
         remaining = prepared.pace.total_steps - state.step

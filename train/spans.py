@@ -219,7 +219,7 @@ def _cuts_of(clips: Any, tick: float, cache: Cache) -> np.ndarray:
     ends = np.cumsum(count)
     some = np.flatnonzero(count)
     if not len(some):
-        return first[:0]
+        return some
     gaps = np.append(np.diff(times), np.nan)
     gaps[ends[some] - 1] = np.nan  # from one clip to the next
     least, most = (pick.reduceat(gaps, (ends - count)[some]) for pick in (np.fmin, np.fmax))
