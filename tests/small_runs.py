@@ -46,7 +46,7 @@ def write_cache(folder: Path, *, store: str = "zarr", **changes: Any) -> Path:
 
 
 class StopAfter(Progress):
-    """Sends this process a signal once ``steps`` steps are done; the loop sees it in the next one and saves after it."""
+    """Sends this process a signal once ``steps`` steps are done; the loop sees it in the next one, then saves."""
 
     def __init__(self, steps: int, number: int = signal.SIGTERM) -> None:
         super().__init__(quiet=True)

@@ -111,6 +111,19 @@ def settings() -> None:
     settings_command()
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that has ended.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the programs.")],
+    height: Annotated[int | None, typer.Option(help="Of the frames, in pixels. Default: as trained.")] = None,
+    width: Annotated[int | None, typer.Option(help="Of the frames, in pixels. Default: as trained.")] = None,
+) -> None:
+    """Write torch.export programs: frame.pt2 (single frames) and, after stage 2, step.pt2 (memory as an input)."""
+    from frame.train.commands import export_command
+
+    export_command(run, out=out, height=height, width=width)
+
+
 def _run(stage: Literal["stage1", "stage2"], given: dict[str, Any]) -> None:
     """One stage with the options as typer hands them over."""
     from frame.train.commands import train_command

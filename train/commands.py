@@ -8,7 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
+from frame.pipeline.store.files import disk_error
 from frame.train.config import Stage, TrainConfig
 from frame.train.prepare import Request
 from frame.train.recipe import load_recipe, recipe_names
@@ -70,6 +72,25 @@ def parameters_text(parts: Mapping[str, int]) -> str:
     """Counts of parameters, one line."""
     listed = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parts.items() if count)
     return f"Parameters: {sum(parts.values()) / 1e6:.2f} M ({listed})"
+
+
+def export_command(run: Path, *, out: Path, height: int | None, width: int | None) -> None:
+    """Export a run's encoder for frames of one size; each program is compared with it before it is kept."""
+    from frame.model import FrameEncoder
+    from frame.model.export import export_stage1, export_step
+
+    encoder = FrameEncoder.from_pretrained(run)
+    size = (height or encoder.config.size[0], width or encoder.config.size[1])
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        export_stage1(encoder, out / "frame.pt2", size)
+        if encoder.memory is not None:
+            export_step(encoder, out / "step.pt2", size)
+    except OSError as error:
+        raise disk_error(error, out) from error
+    except ValueError as error:
+        raise InputError(what="Nothing was exported.", where=str(run), why=str(error)) from error
+    print("\n".join(f"Wrote {path}." for path in sorted(out.glob("*.pt2"))))
 
 
 def recipes_command() -> None:

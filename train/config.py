@@ -25,7 +25,7 @@ UPKEEP = ("workers", "log", "checkpoint_every", "keep")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """One stage's settings. Zero, "" and None stand for "find out": ``resolve`` in the stages fills them in, and what
-    is written beside the run holds none of them. Sources of the defaults: FRAME, and docs/recipes.md for the rest."""
+    is written beside the run holds none of them. Sources of the defaults: FRAME, and docs/training.md for the rest."""
 
     stage: Stage
     # Data.

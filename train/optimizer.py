@@ -55,4 +55,5 @@ def load_optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, 
         parameter = parameters[name]
         # Adam keeps its count of steps on the processor, except in fused kernels.
         stays = entry == "step" and not optimizer.defaults.get("fused")
-        optimizer.state[parameter][entry] = value.clone() if stays else value.to(parameter.device)
+        place = value.device if stays else parameter.device
+        optimizer.state[parameter][entry] = value.to(place, copy=True)
