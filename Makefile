@@ -46,18 +46,28 @@ types: env
 	MYPYPATH=$$(cat $(VENV)/lib/python3.*/site-packages/__editable__.frame_encoder-*.pth) $(BIN)/mypy -p frame
 
 # Generates labelled videos, builds a cache of them with real teachers (random weights: no model hub is needed), checks
-# every byte, and writes a report with pictures to demo/report.html.
+# every byte, trains both stages from it, the second also without memory, and writes a report with pictures and curves
+# to demo/report.html. With weights at hand: make demo TEACHERS=dino_vits16,clip_vitb32 WEIGHTS="dino_vits16=FILE …".
+TEACHERS := dino_vits16,clip_vitb32
+WEIGHTS := random
+CACHE := --dataset sprites --source $(DEMO)/sprites --out $(DEMO)/cache --size 160 --teachers $(TEACHERS) $(WEIGHTS:%=--weights %)
+STAGE2 := $(BIN)/frame-train stage2 --cache $(DEMO)/cache --init $(DEMO)/stage1 --recipe demo
+
 demo: env
-	$(BIN)/frame-cache sprites $(DEMO)/sprites --clips 16 --frames 24
-	$(BIN)/frame-cache plan --dataset sprites --source $(DEMO)/sprites --out $(DEMO)/cache --teachers dino_vits16,clip_vitb32 --weights random
-	$(BIN)/frame-cache build --dataset sprites --source $(DEMO)/sprites --out $(DEMO)/cache --teachers dino_vits16,clip_vitb32 --weights random
+	$(BIN)/frame-cache sprites $(DEMO)/sprites --clips 24 --frames 20
+	$(BIN)/frame-cache plan $(CACHE)
+	$(BIN)/frame-cache build $(CACHE)
 	$(BIN)/frame-cache verify $(DEMO)/cache --against-teacher 4
 	$(BIN)/frame-cache info $(DEMO)/cache
-	$(BIN)/frame-cache view $(DEMO)/cache --out $(DEMO)/report.html
+	$(BIN)/frame-train stage1 --cache $(DEMO)/cache --out $(DEMO)/stage1 --recipe demo --resume
+	$(STAGE2) --out $(DEMO)/stage2 --resume
+	$(STAGE2) --out $(DEMO)/stage2-no-memory --set memory_frames=0 --resume
+	$(BIN)/frame-cache view $(DEMO)/cache --out $(DEMO)/report.html --run $(DEMO)/stage1 --run $(DEMO)/stage2 --run $(DEMO)/stage2-no-memory
 
 bench: env
 	$(BIN)/python bench/store.py
 	$(BIN)/python bench/build.py
+	$(BIN)/python bench/train.py
 
 clean:
 	rm -rf $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

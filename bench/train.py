@@ -5,7 +5,9 @@
 *synthetic*: the same step on a batch that is already in memory, again and again. *cache*: batches come from the cache
 through reader processes, as in ``frame-train``. *online*: no cache; each batch's targets are made by the teachers in
 the loop, from frames that are already decoded. *segments*: stage 2 as it is, each frame of a segment encoded once.
-*naive*: every window a segment of its own, which encodes its own six frames. *tokens*: stage 2 from the student's
+*naive*: every window a segment of its own, which encodes its own six frames. Segments save encoding only: with E for
+encoding a frame and T for training one window, n windows a segment are (6 E + T) / ((n + 5) / n E + T) times as fast,
+however long the segments at most (6 E + T) / (E + T). *tokens*: stage 2 from the student's
 cached tokens. Weights are random: they do not change the work.
 """
 
@@ -107,6 +109,16 @@ class Step:
         for batch in batches(dataset, 0, 10_000, workers=workers, pin=self.accelerator.device.type == "cuda"):
             yield batch.to(self.accelerator.device, non_blocking=True)
 
+    def encode(self) -> tuple[float, float]:
+        """Seconds of the frozen encoder alone on one batch."""
+        batch = next(self.batches)
+        began = time.perf_counter()
+        with self.accelerator.autocast():
+            self.prepared.method.module._tokens(batch)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began, 0.0
+
     def __call__(self, change: Callable[[Batch], Batch] = lambda batch: batch) -> tuple[float, float]:
         """Seconds of one step, and of its wait for data."""
         began = time.perf_counter()
@@ -189,7 +201,15 @@ def measure(args: argparse.Namespace, cache: Path, run: Path, first: dict[str, A
     tokens2 = stage2("cache", segment=args.windows, tokens="student")
     one = timed({"synthetic": synthetic, "cache": streamed, "online": lambda: shown(online)}, args.rounds, args.steps)
     two = timed(
-        {"segments": segments, "naive": naive, "tokens": tokens, "cache": streamed2, "tokens, cache": tokens2},
+        {
+            "segments": segments,
+            "naive": naive,
+            "tokens": tokens,
+            "segments, from the cache": streamed2,
+            "tokens, from the cache": tokens2,
+            "frozen encoder alone, segments": segments.encode,
+            "frozen encoder alone, naive": naive.encode,
+        },
         args.rounds,
         args.steps,
     )

@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from frame.manifests.errors import InputError
@@ -104,7 +104,8 @@ def write(folder: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> Non
     """Both files, each whole or not at all; the weights first, so that a folder with a ``config.json`` is complete."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with replacing(folder / WEIGHTS) as partial:
-        save_file(tensors, partial, metadata={"format": "pt", CONFIG: _canonical(config)})
+        # Not `save_file`: its own error for a full disk is no OSError.
+        partial.write_bytes(save(tensors, metadata={"format": "pt", CONFIG: _canonical(config)}))
     described = {**config.to_json(), _DIGEST: weights_digest(tensors)}
     with replacing(folder / CONFIG) as partial:
         partial.write_text(json.dumps(described, indent=2) + "\n")

@@ -262,7 +262,8 @@ def test_impossible_reads_are_refused(tmp_path: Path, made: Caches) -> None:
 def test_a_batch_goes_to_a_device_and_names_its_rows(made: Caches) -> None:
     batch = got(dataset_of(made["zarr", "float16"])[0])
     there = batch.to("meta", non_blocking=True)
-    assert {x.device.type for x in (*there.columns.values(), there.present)} == {"meta"}
+    assert {x.device.type for x in there.columns.values()} == {"meta"}
+    assert there.present.device.type == "cpu"
     assert there.segments is batch.segments
     assert same(batch.to(torch.device("cpu")), batch)
     segment = Segment(cache=1, clip="street/7", unit=0, first=12, stride=3, floor=8, windows=4)

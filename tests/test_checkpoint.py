@@ -110,8 +110,16 @@ def test_without_checkpoints_there_is_none(tmp: Path) -> None:
 def test_old_ones_go_but_the_best_stays(tmp: Path) -> None:
     run = tmp.parent
     save(run, 1, 2, 3, 4, 5)
-    drop_checkpoints(run, keep=2, best=2, tmp=tmp)
+    drop_checkpoints(run, step=5, keep=2, best=2, tmp=tmp)
     assert checkpoint_steps(run) == [2, 4, 5]
+
+
+def test_what_lies_ahead_of_a_resumed_run_is_damaged_and_goes_first(tmp: Path) -> None:
+    run = tmp.parent
+    save(run, 4, 6, 8)
+    save(run, 5)  # resumed after 4, because 6 and 8 were damaged
+    drop_checkpoints(run, step=5, keep=2, best=None, tmp=tmp)
+    assert checkpoint_steps(run) == [4, 5]
 
 
 class DiskFull:

@@ -108,11 +108,49 @@ def test_a_longer_run_goes_on_where_a_shorter_ended(train_cache: Path, stage1_ru
     assert all(torch.equal(mine[name], whole[name]) for name in whole)
 
 
+def test_validation_does_not_depend_on_the_size_of_batches(train_cache: Path, stage1_run: Path, tmp_path: Path) -> None:
+    stage1(train_cache, tmp_path / "a", steps=1, batch_size=3, val_segments=2)
+    mine, whole = figures(tmp_path / "a")[0], figures(stage1_run)[0]
+    assert all(mine[name] == pytest.approx(whole[name], rel=1e-5, abs=1e-6) for name in ("patch", "cls", "cls_cosine"))
+
+
 def test_resuming_a_run_that_has_ended_changes_nothing(train_cache: Path, stage1_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "a"
     shutil.copytree(stage1_run, run)
     stage1(train_cache, run, resume=True)
     assert_same_run(run, stage1_run)
+
+
+def test_as_many_steps_as_are_behind_end_a_run(train_cache: Path, tmp_path: Path) -> None:
+    stage1(train_cache, tmp_path / "a", progress=StopAfter(3))
+    outcome = stage1(train_cache, tmp_path / "a", steps=4, resume=True)
+    assert (outcome.state.ended, outcome.state.step) == ("steps", 4)
+    assert (tmp_path / "a" / "encoder" / "config.json").exists()
+
+
+def test_a_run_that_only_gets_worse_exports_its_beginning(train_cache: Path, stage1_run: Path, tmp_path: Path) -> None:
+    outcome = stage2(train_cache, stage1_run, tmp_path / "a", steps=6, lr=50.0, clip=0.0, eval_every=2)
+    assert outcome.state.best_step == 0
+    exported, began = FrameEncoder.from_pretrained(tmp_path / "a"), FrameEncoder.from_pretrained(stage1_run)
+    assert torch.equal(exported.spatial.head.weight, began.spatial.head.weight)
+    assert exported.memory is not None
+    assert not exported.memory.layers[0].proj.weight.any()
+
+
+def test_a_small_batch_makes_small_segments(train_cache: Path, stage1_run: Path, tmp_path: Path) -> None:
+    stage2(train_cache, stage1_run, tmp_path / "a", steps=1, batch_size=4, segment=0)
+    settings = read_config(tmp_path / "a")["settings"]
+    assert (settings["batch_size"], settings["segment"]) == (4, 4)
+
+
+def test_a_resumed_run_never_drops_its_last_intact_checkpoint(train_cache: Path, tmp_path: Path) -> None:
+    run = tmp_path / "a"
+    stage1(train_cache, run, checkpoint_every=1, eval_every=100, progress=StopAfter(4))
+    for step in checkpoint_steps(run)[-2:]:
+        if step > 4:
+            (run / FOLDER / f"{step:08d}" / "model.safetensors").write_bytes(b"")
+    stage1(train_cache, run, checkpoint_every=1, eval_every=100, resume=True, progress=StopAfter(0))
+    assert stage1(train_cache, run, resume=True, eval_every=100).state.ended == "steps"
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(train_cache: Path, tmp_path: Path) -> None:
@@ -156,6 +194,7 @@ def test_every_ablation_of_stage1_trains_and_changes_the_outcome(
         {"future_weight": 0.25},
         {"future_spatial": 1, "future_semantic": 8},
         {"scaling": "gradient"},
+        {"scaling": "gradient", "memory_frames": 0},
         {"share": 0.5},
     ],
     ids=str,
@@ -207,7 +246,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
         stage1(train_cache, tmp_path / "a", checkpoint_every=1)
     assert "clip_0" in caught.value.where
     assert "patch" in caught.value.why
-    assert checkpoint_steps(tmp_path / "a") == [1]
+    assert checkpoint_steps(tmp_path / "a") == [0, 1]
     assert [line["step"] for line in read_metrics(tmp_path / "a") if line["kind"] == "train"] == [1]
 
 

@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import SMALL, assert_same_run, last
+import torch
+from small_runs import SMALL, assert_same_run, last, stage2
 
+from frame.model import FrameEncoder
 from frame.train.checkpoint import checkpoint_steps
 from frame.train.run_folder import read_metrics
 
@@ -130,6 +132,19 @@ def test_wrong_use_exits_with_2(tmp_path: Path, arguments: list[str], said: str)
 def test_recipes_and_settings_are_listed() -> None:
     assert "s16-kinetics-ego4d" in frame_train("recipes").stdout
     assert "memory_frames" in frame_train("settings").stdout
+
+
+def test_a_run_is_exported_as_programs_that_give_the_same(train_cache: Path, stage1_run: Path, tmp_path: Path) -> None:
+    stage2(train_cache, stage1_run, tmp_path / "second", steps=2)
+    done = frame_train("export", str(tmp_path / "second"), "--out", str(tmp_path / "programs"), "--height", "32")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "programs").iterdir()} == {"frame.pt2", "step.pt2"}
+    program = torch.export.load(tmp_path / "programs" / "frame.pt2").module()
+    frames = torch.randint(0, 256, (2, 32, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = FrameEncoder.from_pretrained(stage1_run).vit(frames)
+    torch.testing.assert_close(program(frames)[0], expected[:, 0], rtol=1e-4, atol=1e-4)
+    wrong = frame_train("export", str(stage1_run), "--out", str(tmp_path / "programs"), "--height", "33")
+    assert "32 x 64" in wrong.stderr
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])

@@ -43,6 +43,12 @@ def test_settings_survive_json() -> None:
         ("loss_dropout", 1, "loss_dropout"),
         ("batch_size", 0, "batch_size must be"),
         ("epochs", "nan", "epochs must be"),
+        ("epochs", "inf", "epochs must be"),
+        ("lr", "inf", "lr must be finite"),
+        ("clip", "nan", "clip must be finite"),
+        ("warmup_epochs", -3, "warmup_epochs must not be negative"),
+        ("weight_decay", -1, "weight_decay and"),
+        ("seed", 2**64 - 1, "seed must be"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(name: str, value: Any, said: str) -> None:

@@ -51,8 +51,10 @@ class Batch:
     segments: tuple[Segment, ...]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same on another device."""
-        return self._with({name: x.to(device, non_blocking=non_blocking) for name, x in self._tensors().items()})
+        """The same with its columns on another device; ``present`` stays, so that looking at it waits for nobody."""
+        return self._with(
+            {**self._tensors(), **{k: x.to(device, non_blocking=non_blocking) for k, x in self.columns.items()}}
+        )
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, as ``DataLoader`` asks for it."""

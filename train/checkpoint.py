@@ -100,12 +100,21 @@ def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[InputError]]:
     return None, problems
 
 
-def drop_checkpoints(run: Path, *, keep: int, best: int | None, tmp: Path) -> None:
-    """Remove all but the ``keep`` newest and the one of step ``best``. Each goes in one rename, then from the disk."""
-    for step in checkpoint_steps(run)[:-keep]:
-        if step != best:
-            gone = tmp / f"dropped-{step}"
-            _place(run, step).rename(gone)
+def drop_checkpoints(run: Path, *, step: int, keep: int, best: int | None, tmp: Path) -> None:
+    """Remove all but the ``keep`` newest up to ``step``, which was just saved, and that of step ``best``.
+
+    Later ones can only be damaged: a run that is resumed behind them makes them again. Each goes in one rename, then
+    from the disk.
+    """
+    steps = checkpoint_steps(run)
+    kept = {*[each for each in steps if each <= step][-keep:], best}
+    for each in steps:
+        if each not in kept:
+            gone = tmp / f"dropped-{each}"
+            try:
+                _place(run, each).rename(gone)
+            except OSError as error:
+                raise disk_error(error, _place(run, each)) from error
             shutil.rmtree(gone, ignore_errors=True)
 
 
@@ -147,5 +156,5 @@ def _damaged(path: Path, why: str) -> InputError:
         what="A checkpoint is damaged.",
         where=str(path),
         why=why,
-        fix="--resume goes on from the newest checkpoint that is intact.",
+        fix="--resume goes on from the newest intact one; if this is the best one, train again for its encoder.",
     )

@@ -33,6 +33,8 @@ def train_command(
     progress = Progress(quiet=as_json)
     request = Request(stage=stage, out=out, caches=caches, init=init, recipe=recipe, settings=settings, resume=resume)
     outcome = train(request, progress)
+    if not outcome.speaks:
+        return outcome.exit_code
     if as_json:
         print(json.dumps(_json(outcome)))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -21,11 +22,17 @@ Tracker = Literal["tensorboard", "wandb", "none"]
 # What may differ when a run is resumed: it decides where and how fast, not what comes out.
 UPKEEP = ("workers", "log", "checkpoint_every", "keep")
 
+# What stage 1 has no use for.
+STAGE2_ONLY = (
+    *("max_stride", "future_spatial", "future_semantic", "future_weight", "tokens", "encoder", "anticipation"),
+    *("memory_frames", "memory_dim", "memory_layers"),
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """One stage's settings. Zero, "" and None stand for "find out": ``resolve`` in the stages fills them in, and what
-    is written beside the run holds none of them. Sources of the defaults: FRAME, and docs/training.md for the rest."""
+    """One stage's settings. None, and where it says so 0 or "", stands for "find out": ``frame.train.prepare`` does.
+    Sources of the defaults: FRAME, and docs/training.md for the rest."""
 
     stage: Stage
     # Data.
@@ -95,6 +102,7 @@ class TrainConfig:
 
 def _problems(config: TrainConfig) -> dict[str, bool]:
     c = config
+    numbers = {name: value for name, value in asdict(c).items() if isinstance(value, float)}
     positive: tuple[str, ...] = (
         "patch",
         "depth",
@@ -118,6 +126,9 @@ def _problems(config: TrainConfig) -> dict[str, bool]:
     return {
         **{f"{name} must be 1 or more": getattr(c, name) < 1 for name in positive},
         **{f"{name} must not be negative": getattr(c, name) < 0 for name in not_negative},
+        **{f"{name} must be finite": not math.isfinite(value) for name, value in numbers.items()},
+        "seed must be below 2^62": c.seed >= 1 << 62,
+        "weight_decay and warmup_epochs must not be negative": min(c.weight_decay or 0, c.warmup_epochs or 0) < 0,
         "share must be above 0 and at most 1": not 0 < c.share <= 1,
         "loss_dropout must be from 0 to below 1": not 0 <= c.loss_dropout < 1,
         "epochs must be above 0": not c.epochs > 0,

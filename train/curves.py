@@ -12,10 +12,10 @@ from frame.train.run_folder import CURVES
 
 _PANELS = ("patch", "cls", "future_patch", "future_cls")
 _TITLES = {
-    "patch": "patches, MSE",
-    "cls": "CLS, 1 - cosine",
-    "future_patch": "future patches, MSE",
-    "future_cls": "future CLS, 1 - cosine",
+    "patch": "patches",
+    "cls": "CLS",
+    "future_patch": "future patches",
+    "future_cls": "future CLS",
 }
 
 
@@ -35,7 +35,7 @@ def write_curves(run: Path, lines: Sequence[Mapping[str, Any]], *, tmp: Path) ->
             points = [(line["step"], line[name]) for line in lines if line.get("kind") == kind and name in line]
             if points:
                 axes.plot(*zip(*points, strict=True), label=kind, **style)
-        axes.set_title(_TITLES[name], fontsize=10)
+        axes.set_title(f"{_TITLES[name]}, raw loss", fontsize=10)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

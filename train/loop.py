@@ -63,6 +63,7 @@ class Loop:
         """
         if not self.state.step and not self.state.first:
             self._validate()
+            self.save()  # nothing may ever be better than the beginning
         stopping = False
         while not self.state.ended and not stopping:
             waited = time.monotonic()

@@ -19,6 +19,7 @@ ClsLoss = Literal["cosine", "mse"]
 Scaling = Literal["mean", "gradient", "none"]
 
 _EMA = 0.99
+_MAGNIFIED = 1024.0
 _TINY = 1e-12  # a term that has reached zero must not become infinitely heavy
 
 
@@ -77,8 +78,9 @@ def gradient_norms(losses: Mapping[str, Tensor], tokens: Tensor) -> dict[str, Te
     """How strongly each raw loss pulls on the tokens that all are computed from: the norm of its gradient there."""
     found = {}
     for name, loss in losses.items():
-        (gradient,) = torch.autograd.grad(loss, tokens, retain_graph=True)
-        found[name] = gradient.float().norm().detach()
+        # Magnified on the way back: half precision has no room for the gradient of a mean over millions.
+        (gradient,) = torch.autograd.grad(loss * _MAGNIFIED, tokens, retain_graph=True)
+        found[name] = gradient.float().norm().detach() / _MAGNIFIED
     return found
 
 

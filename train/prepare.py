@@ -11,7 +11,7 @@ from typing import Any
 from frame.manifests.errors import InputError
 from frame.model import FrameEncoder, weights_digest
 from frame.train import stage1, stage2
-from frame.train.config import Stage, TrainConfig, changed, differences
+from frame.train.config import STAGE2_ONLY, Stage, TrainConfig, changed, differences
 from frame.train.loop import Pace
 from frame.train.method import Method
 from frame.train.recipe import Recipe, load_recipe
@@ -55,6 +55,7 @@ class Prepared:
 def prepare(request: Request) -> Prepared:
     """Resolve everything; writes nothing. Raises ``InputError`` for whatever does not fit, and for a resumed run whose
     settings, caches or first stage are not those it was begun with."""
+    _require_sense(request)
     saved = _saved(request)
     recipe = load_recipe(request.recipe) if request.recipe else None
     init = _init_path(request, saved)
@@ -71,6 +72,8 @@ def prepare(request: Request) -> Prepared:
     train, notes = _train_plan(config, method.shape, spans)
     val, more_notes = _val_plan(config, method.shape, val_spans)
     pace = _pace(config, train)
+    if pace.batch * config.segment != config.batch_size:
+        notes.append(f"a batch is {pace.batch} whole segments: {pace.batch * config.segment} windows")
     config = replace(config, batch_size=pace.batch * config.segment, warmup_epochs=_warmup(config, pace))
     record = {
         "stage": config.stage,
@@ -94,6 +97,23 @@ def prepare(request: Request) -> Prepared:
         record=record,
         notes=(*notes, *more_notes),
     )
+
+
+def _require_sense(request: Request) -> None:
+    """Refuse options that would do nothing."""
+    idle = [name for name in STAGE2_ONLY if name in request.settings] if request.stage == "stage1" else []
+    if idle:
+        raise InputError(
+            what="Stage 1 has no use for these settings.",
+            where=", ".join(idle),
+            fix="leave them out; give them to stage 2",
+        )
+    if request.init is not None and request.settings.get("encoder") == "scratch":
+        raise InputError(
+            what="Training from scratch does not begin from a run.",
+            where=f"--init {request.init}, encoder=scratch",
+            fix="leave out one of them; encoder=finetune trains the encoder of --init on",
+        )
 
 
 def _saved(request: Request) -> dict[str, Any] | None:
@@ -125,7 +145,9 @@ def _asked(request: Request, saved: Mapping[str, Any] | None, recipe: Recipe | N
         config = changed(config, _settings(saved), where=str(request.out / CONFIG))
     elif init is not None:
         inherited = read_config(init)["settings"]
-        config = changed(config, {name: inherited[name] for name in _INHERITED}, where=str(init / CONFIG))
+        config = changed(
+            config, {name: inherited[name] for name in _INHERITED if name in inherited}, where=str(init / CONFIG)
+        )
     if recipe is not None:
         config = changed(config, recipe.settings(request.stage), where=f"--recipe {recipe.name}")
     return changed(config, request.settings, where="command line")
@@ -174,7 +196,7 @@ def _first_stage(
             fix=f"frame-train stage1 --out {init} --resume",
         )
     encoder = FrameEncoder.from_pretrained(init)
-    return encoder, {"path": str(init), "weights_sha256": weights_digest(encoder.state_dict())}
+    return encoder, {"path": str(init.resolve()), "weights_sha256": weights_digest(encoder.state_dict())}
 
 
 def _spans(sources: Sources, config: TrainConfig, split: str) -> SpanTable:
@@ -213,8 +235,8 @@ def _resolved(config: TrainConfig, spans: SpanTable) -> TrainConfig:
 
 
 def _longest_segment(config: TrainConfig, spans: SpanTable) -> int:
-    """The most windows, up to 16, whose segment fits into nearly all of the clips."""
-    for windows in range(_MOST_WINDOWS, 1, -1):
+    """The most windows, up to 16 and a batch, whose segment fits into nearly all of the clips."""
+    for windows in range(min(_MOST_WINDOWS, config.batch_size), 1, -1):
         if len(fitting(spans, _shape(config, windows))) >= _FITTING * len(spans):
             return windows
     return 1
@@ -252,7 +274,7 @@ def _val_plan(config: TrainConfig, shape: WindowShape, spans: SpanTable) -> tupl
     fits = fitting(spans, shape)
     if not fits:
         return None, [f"no clips of split {config.val_split!r} to validate on: no early stopping, the last step counts"]
-    return WindowPlan(fits, shape, seed=config.seed, max_stride=1, visits=1), []
+    return WindowPlan(fits, shape, seed=config.seed, max_stride=config.max_stride), []
 
 
 def _pace(config: TrainConfig, plan: WindowPlan) -> Pace:

@@ -33,12 +33,14 @@ from frame.train.validate import Validator
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a run ended. ``exit_code`` is 0 when it is over, else that of the signal that stopped it."""
+    """How a run ended. ``exit_code`` is 0 when it is over, else that of the signal that stopped it. ``speaks``: of
+    several processes, this is the one to tell about it."""
 
     run: Path
     state: RunState
     exit_code: int
     last_val: dict[str, float]
+    speaks: bool
 
 
 def train(request: Request, progress: Progress) -> Outcome:
@@ -76,6 +78,7 @@ class _Run:
     def go(self) -> Outcome:
         """Begin or resume, loop, and leave the folder whole."""
         record = self._record()
+        dataset = self._dataset()
         optimizer = self._optimizer()
         checkpoint = self._resume()
         self.module, self.optimizer = self.accelerator.prepare(self.module, optimizer)
@@ -84,7 +87,7 @@ class _Run:
         if self.tmp is not None:
             write_config(self.path, record, tmp=self.tmp)
         self.accelerator.wait_for_everyone()
-        over = self._loop(record)
+        over = self._loop(record, dataset)
         if self.tmp is not None:
             write_curves(self.path, read_metrics(self.path), tmp=self.tmp)
             if over:
@@ -97,6 +100,7 @@ class _Run:
             state=self.state,
             exit_code=0 if over else self.stop.exit_code,
             last_val=validations[-1] if validations else {},
+            speaks=self.accelerator.is_main_process,
         )
 
     def _record(self) -> dict[str, Any]:
@@ -127,25 +131,53 @@ class _Run:
                 fix="remove the folder, or give another --out, and train again",
             )
         if checkpoint is not None:
-            self.state = RunState.from_json(checkpoint.state["run"])
-            if self.state.ended == "steps" and self.state.step < self.prepared.pace.total_steps:
-                self.state.ended = ""  # a longer run was asked for
+            self.state = self._state_of(checkpoint)
+            self._reconsider_end(self.state, self.prepared.pace.total_steps)
             self.progress.note(f"resuming after step {self.state.step}")
         return checkpoint
 
+    def _reconsider_end(self, state: RunState, total: int) -> None:
+        """More steps than before may be asked for, but not fewer than are behind."""
+        if state.step > total:
+            raise InputError(
+                what=f"The run is past step {total} already.",
+                where=str(self.path),
+                why=f"its newest checkpoint is of step {state.step}",
+                fix="leave out --steps and --epochs, or ask for more",
+            )
+        if state.ended != "early":
+            state.ended = "steps" if state.step == total else ""
+
+    def _state_of(self, checkpoint: Checkpoint) -> RunState:
+        try:
+            return RunState.from_json(checkpoint.state["run"])
+        except (ValueError, KeyError) as error:
+            raise self._foreign(checkpoint, error) from error
+
+    def _foreign(self, checkpoint: Checkpoint, error: Exception) -> InputError:
+        return InputError(
+            what="The checkpoint was written by another version of this package.",
+            where=f"{self.path}, step {checkpoint.step}",
+            why=str(error).splitlines()[0],
+            fix="resume with the version that wrote it, or train again",
+        )
+
     def _restore(self, checkpoint: Checkpoint) -> None:
         plain = self.accelerator.unwrap_model(self.module)
-        plain.load_state_dict(checkpoint.model, strict=True)
-        load_optimizer_tensors(plain, self.optimizer.optimizer, checkpoint.optimizer)
+        try:
+            plain.load_state_dict(checkpoint.model, strict=True)
+            load_optimizer_tensors(plain, self.optimizer.optimizer, checkpoint.optimizer)
+        except (ValueError, RuntimeError) as error:
+            raise self._foreign(checkpoint, error) from error
         if self.accelerator.scaler is not None and checkpoint.state["scaler"]:
             self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
 
-    def _loop(self, record: dict[str, Any]) -> bool:
+    def _loop(self, record: dict[str, Any], dataset: BatchDataset) -> bool:
         prepared, state, accelerator = self.prepared, self.state, self.accelerator
         # Without a checkpoint even the line of step 0 is made again.
         upto = state.step if state.step or state.first else -1
         metrics = Metrics.resumed(self.path, upto=upto, tmp=self.tmp) if self.tmp is not None else None
-        data = self._batches()
+        data = self._batches(dataset)
         start_tracker(accelerator, self.config, self.path, record, step=state.step)
         remaining = prepared.pace.total_steps - state.step
         with self.progress.bar(self.config.stage, total=remaining, unit="steps") as tick:
@@ -169,16 +201,19 @@ class _Run:
             )
             return loop.run(data)
 
-    def _batches(self) -> Iterator[Batch]:
-        accelerator, config = self.accelerator, self.config
-        dataset = BatchDataset(
+    def _dataset(self) -> BatchDataset:
+        """Made before anything is written: it refuses a batch that cannot be shared out."""
+        return BatchDataset(
             reader=self._reader(),
             plan=self.prepared.train,
             size=self.prepared.pace.batch,
-            rank=accelerator.process_index,
-            ranks=accelerator.num_processes,
-            accumulation=config.accumulate,
+            rank=self.accelerator.process_index,
+            ranks=self.accelerator.num_processes,
+            accumulation=self.config.accumulate,
         )
+
+    def _batches(self, dataset: BatchDataset) -> Iterator[Batch]:
+        accelerator, config = self.accelerator, self.config
         start, stop = (step * config.accumulate for step in (self.state.step, self.prepared.pace.total_steps))
         cuda = accelerator.device.type == "cuda"
         for batch in batches(dataset, start, stop, workers=config.workers, pin=cuda):
@@ -214,12 +249,14 @@ class _Run:
             )
             metrics.flush()
             save_checkpoint(self.path, checkpoint, tmp=self.tmp)
-            drop_checkpoints(self.path, keep=self.config.keep, best=self.state.best_step, tmp=self.tmp)
+            drop_checkpoints(
+                self.path, step=self.state.step, keep=self.config.keep, best=self.state.best_step, tmp=self.tmp
+            )
         self.accelerator.wait_for_everyone()
 
     def _export(self, tmp: Path) -> None:
         """RUN/encoder: the best checkpoint's model, or the last one's where nothing was validated."""
-        best = self.state.best_step or self.state.step
+        best = self.state.step if self.state.best_step is None else self.state.best_step
         plain = self.accelerator.unwrap_model(self.module)
         plain.load_state_dict(load_checkpoint(self.path, best).model, strict=True)
         encoder: FrameEncoder = self.prepared.method.encoder

@@ -92,18 +92,21 @@ class Metrics:
         """Append one line."""
         line = json.dumps({"kind": kind, "step": step, "epoch": round(epoch, 6), **figures}) + "\n"
         try:
-            with self.path.open("ab", buffering=0) as file:
+            with self.path.open("ab") as file:
                 file.write(line.encode())
         except OSError as error:
             raise disk_error(error, self.path) from error
 
     def flush(self) -> None:
         """Make the lines so far survive a power cut."""
-        descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

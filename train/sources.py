@@ -38,7 +38,7 @@ class Sources:
         targets = (self.spatial.name, self.semantic.name)
         return [
             {
-                "path": str(cache.path),
+                "path": str(cache.path.resolve()),
                 "plan": cache.meta.plan_id,
                 "dataset": cache.meta.dataset.get("name"),
                 "targets": {name: cache.meta.teacher_id(name) for name in targets},

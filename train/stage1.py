@@ -100,7 +100,7 @@ def new_encoder(config: TrainConfig, sources: Sources) -> FrameEncoder:
         encoder = FrameEncoder(model)
     if config.standardise:
         mean, std = (torch.from_numpy(values) for values in sources.target_moments())
-        # A channel that never changes has no scale to be measured in; its error is taken as it is.
+        # A channel that hardly changes must not outweigh all others.
         encoder.spatial.mean.copy_(mean)
-        encoder.spatial.std.copy_(torch.where(std > 0, std, 1.0))
+        encoder.spatial.std.copy_(std.clamp(min=0.01 * float(std.mean()) or 1.0))
     return encoder

@@ -62,6 +62,8 @@ class Stage2Module(nn.Module):
         tokens_BND = tokens_SFND[:, self._past :].flatten(0, 1)
         if self.encoder.memory is not None:
             tokens_BND = self._remember(self.encoder.memory, tokens_SFND, batch.present)
+        if torch.is_grad_enabled() and not tokens_BND.requires_grad:
+            tokens_BND = tokens_BND.requires_grad_()  # so that gradient balancing can ask how each loss pulls on them
         predicted = self.encoder.decode(tokens_BND)
         targets = self._targets.of(batch)
         return head_terms(predicted, targets, tokens=tokens_BND, std=self.encoder.spatial.std, kind=self._kind)
@@ -74,7 +76,8 @@ class Stage2Module(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
             tokens_BND = self.encoder.vit(frames_SFHW3.flatten(0, 1))
         tokens_SFND: Tensor = tokens_BND.reshape(*frames_SFHW3.shape[:2], *tokens_BND.shape[1:])
-        # A cache keeps float16: rounded here too, so that both ways train on the same numbers.
+        # A cache keeps float16: rounded here too, so that both ways train on the same numbers (in full precision:
+        # under autocast these tokens are the autocast ones).
         return tokens_SFND.half().float() if self._frozen else tokens_SFND
 
     def _remember(self, memory: Memory, tokens_SFND: Tensor, present_SF: Tensor) -> Tensor:
@@ -142,6 +145,7 @@ def _columns(config: TrainConfig, targets: Targets) -> dict[str, Steps]:
 def _require_heads(encoder: FrameEncoder, config: TrainConfig, sources: Sources) -> None:
     have, size = encoder.config, sources.size
     asked = {
+        "standardise": (bool((encoder.spatial.std != 1).any()), config.standardise),
         "width (--student)": (have.width, config.width),
         "patch": (have.patch, config.patch),
         "depth": (have.depth, config.depth),

@@ -45,15 +45,22 @@ def start_tracker(
     if config.log == "none":
         return
     folder = run / TRACKERS
-    if accelerator.is_main_process:
-        folder.mkdir(exist_ok=True)
     options = {
         "tensorboard": {"purge_step": step + 1},
         # The same id each time: a resumed run goes on in the same record.
         "wandb": {"name": run.name, "dir": str(folder), "resume": "allow", "id": _run_id(record)},
     }
     flat = {key: value for key, value in record["settings"].items() if value is not None}
-    accelerator.init_trackers("frame", config=flat, init_kwargs={config.log: options[config.log]})
+    try:
+        folder.mkdir(exist_ok=True)
+        accelerator.init_trackers("frame", config=flat, init_kwargs={config.log: options[config.log]})
+    except Exception as error:  # a tracker may want a login, a network, a disk
+        raise InputError(
+            what=f"The tracker {config.log} could not be started.",
+            where=str(folder),
+            why=str(error).splitlines()[0] if str(error) else repr(error),
+            fix="mend it (wandb: `wandb login`, or WANDB_MODE=offline), or --log none",
+        ) from error
 
 
 def _run_id(record: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,22 +29,23 @@ class Validator:
         self.module.eval()
         sums: dict[str, Tensor] = {}
         seen = torch.zeros((), device=self.accelerator.device)
+        segments, weight = self._mine()
         with torch.no_grad():
-            for segments in self._mine():
-                batch = self.reader.read(segments).to(self.accelerator.device)
-                terms: Terms = self.module(batch)
+            for start in range(0, len(segments), self.size):
+                part = segments[start : start + self.size]
+                terms: Terms = self.module(self.reader.read(part).to(self.accelerator.device))
                 for name, value in {**terms.losses, **terms.measures}.items():
-                    sums[name] = sums.get(name, torch.zeros_like(seen)) + value.float() * len(segments)
-                seen += len(segments)
+                    sums[name] = sums.get(name, torch.zeros_like(seen)) + value.float() * len(part) * weight
+                seen += len(part) * weight
         self.module.train()
         names = sorted(sums)
         packed = torch.stack([*(sums[name] for name in names), seen])
         *totals, count = self.accelerator.reduce(packed, reduction="sum").tolist()
         return {name: total / count for name, total in zip(names, totals, strict=True)}
 
-    def _mine(self) -> Iterator[list[Segment]]:
-        """This rank's batches. Every rank has one at least, an empty rank would not know the names of the figures."""
+    def _mine(self) -> tuple[list[Segment], int]:
+        """This rank's segments and what they count. A rank without any looks at one that counts nothing: it would else
+        not know the names of the figures."""
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        positions = list(range(rank, self.count, ranks)) or [rank % self.count]
-        for start in range(0, len(positions), self.size):
-            yield [self.plan.segment(position) for position in positions[start : start + self.size]]
+        positions = range(rank, self.count, ranks)
+        return [self.plan.segment(position) for position in positions or [0]], int(bool(positions))
