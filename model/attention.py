@@ -31,6 +31,13 @@ class MemoryAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.block = Block(width, heads, qkv_bias=True)
         self.apply(initialise)
+        # Attention begins as likeness: keys are made as queries are. With timm's 0.02 it would begin as the plain mean
+        # of thousands of remembered tokens, and where to look would have to be learned through a projection that
+        # begins at zero.
+        nn.init.xavier_uniform_(self.query.weight)
+        nn.init.xavier_uniform_(self.key_value.weight)
+        with torch.no_grad():
+            self.key_value.weight[:width] = self.query.weight
         for last in (self.proj, self.block.attn.proj, self.block.mlp.fc2):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)

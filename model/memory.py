@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from frame.model.attention import MemoryAttention
 from frame.model.config import MemoryConfig
-from frame.model.weights import initialise
 
 _TEMPERATURE = 10000.0
 _TINY = 1e-6
@@ -58,8 +57,12 @@ class Memory(nn.Module):
         self.age = nn.Parameter(torch.empty(config.frames, config.dim))
         self.up = nn.Linear(config.dim, width)
         self.layers = nn.ModuleList(MemoryAttention(width, heads) for _ in range(config.layers))
-        for layer in (self.down, self.up):
-            initialise(layer)
+        # What comes back up begins as what went down, seen through 64 numbers, so that likeness means something.
+        nn.init.orthogonal_(self.down.weight)
+        with torch.no_grad():
+            self.up.weight.copy_(self.down.weight.T)
+        nn.init.zeros_(self.down.bias)
+        nn.init.zeros_(self.up.bias)
         nn.init.trunc_normal_(self.age, std=0.02)  # as SAM 2's maskmem_tpos_enc
 
     @property

@@ -108,6 +108,12 @@ def _require_sense(request: Request) -> None:
             where=", ".join(idle),
             fix="leave them out; give them to stage 2",
         )
+    if request.stage == "stage2" and request.init is not None and request.settings.get("student_init"):
+        raise InputError(
+            what="Stage 2 begins from the run in --init, not from a teacher.",
+            where=f"student_init={request.settings['student_init']}",
+            fix="give it to stage 1",
+        )
     if request.init is not None and request.settings.get("encoder") == "scratch":
         raise InputError(
             what="Training from scratch does not begin from a run.",

@@ -5,6 +5,8 @@ Legend: S segments, L frames of a segment, B = S * L, N tokens (CLS and patches)
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from frame.train.config import TrainConfig
 from frame.train.losses import ClsLoss, cls_loss, mean_cosine, patch_loss
 from frame.train.method import Method, Terms
 from frame.train.sources import Sources
+from frame.train.student_init import begin_as_teacher
 from frame.train.windows import WindowShape
 
 
@@ -103,4 +106,6 @@ def new_encoder(config: TrainConfig, sources: Sources) -> FrameEncoder:
         # A channel that hardly changes must not outweigh all others.
         encoder.spatial.mean.copy_(mean)
         encoder.spatial.std.copy_(std.clamp(min=0.01 * float(std.mean()) or 1.0))
+    if config.student_init:
+        begin_as_teacher(encoder, Path(config.student_init))
     return encoder
