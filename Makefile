@@ -47,10 +47,11 @@ types: env
 
 # Generates labelled videos, builds a cache of them with real teachers (random weights: no model hub is needed), checks
 # every byte, trains both stages from it, the second also without memory, and writes a report with pictures and curves
-# to demo/report.html. With weights at hand: make demo TEACHERS=dino_vits16,clip_vitb32 WEIGHTS="dino_vits16=FILE …".
-TEACHERS := dino_vits16,clip_vitb32
+# to demo/report.html. With weights at hand: make demo WEIGHTS="dino_vits16=FILE clip_vitb32=FILE".
+SPATIAL := dino_vits16
+SEMANTIC := clip_vitb32
 WEIGHTS := random
-CACHE := --dataset sprites --source $(DEMO)/sprites --out $(DEMO)/cache --size 160 --teachers $(TEACHERS) $(WEIGHTS:%=--weights %)
+CACHE := --dataset sprites --source $(DEMO)/sprites --out $(DEMO)/cache --size 160 --teachers $(SPATIAL),$(SEMANTIC) $(WEIGHTS:%=--weights %)
 STAGE2 := $(BIN)/frame-train stage2 --cache $(DEMO)/cache --init $(DEMO)/stage1 --recipe demo
 
 demo: env
@@ -59,7 +60,7 @@ demo: env
 	$(BIN)/frame-cache build $(CACHE)
 	$(BIN)/frame-cache verify $(DEMO)/cache --against-teacher 4
 	$(BIN)/frame-cache info $(DEMO)/cache
-	$(BIN)/frame-train stage1 --cache $(DEMO)/cache --out $(DEMO)/stage1 --recipe demo --resume
+	$(BIN)/frame-train stage1 --cache $(DEMO)/cache --out $(DEMO)/stage1 --recipe demo --spatial $(SPATIAL).patch --semantic $(SEMANTIC).cls --resume
 	$(STAGE2) --out $(DEMO)/stage2 --resume
 	$(STAGE2) --out $(DEMO)/stage2-no-memory --set memory_frames=0 --resume
 	$(BIN)/frame-cache view $(DEMO)/cache --out $(DEMO)/report.html --run $(DEMO)/stage1 --run $(DEMO)/stage2 --run $(DEMO)/stage2-no-memory
