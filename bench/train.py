@@ -97,8 +97,9 @@ class Step:
             base=self.prepared.method.weights,
         )
         self.means, self.count = RunningMeans(), 0
-        self.batches = self._stream(workers)
-        if source == "memory":
+        in_memory = source == "memory"
+        self.batches = self._stream(0 if in_memory else workers)
+        if in_memory:
             self.batches = itertools.repeat(next(self.batches))
 
     def _stream(self, workers: int) -> Iterator[Batch]:
