@@ -45,10 +45,9 @@ def begin_as_teacher(encoder: FrameEncoder, file: Path) -> None:
 def _pass_on(encoder: FrameEncoder) -> None:
     """Let the spatial decoder begin by giving back the tokens that it gets, but for what its norm takes away."""
     decoder, norm = encoder.spatial, encoder.vit.vit.norm
-    for block in decoder.blocks:
-        for last in (block.attn.proj, block.mlp.fc2):
-            last.weight.zero_()
-            last.bias.zero_()
+    for name, parameter in decoder.blocks.named_parameters():
+        if name.rpartition(".")[0].endswith(("attn.proj", "mlp.fc2")):  # the last layer of each branch
+            parameter.zero_()
     # After the encoder's own norm a token's values have about this deviation and mean.
     deviation = (norm.weight.square().mean() + norm.bias.var()).sqrt()
     decoder.head.weight.copy_(torch.eye(len(decoder.std)) * deviation / decoder.std[:, None])
