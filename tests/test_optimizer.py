@@ -47,6 +47,13 @@ def test_matrices_decay_and_nothing_else_does() -> None:
     assert decaying | exempt == set(trained(module))
 
 
+def test_an_optimizer_that_has_made_no_step_has_no_state() -> None:
+    module = small()
+    optimizer = make_optimizer(module, name="adam", lr=0.01, weight_decay=0.0, fused=False)
+    load_optimizer_tensors(module, optimizer, optimizer_tensors(module, optimizer))
+    assert not optimizer.state
+
+
 def test_the_state_of_another_module_is_refused() -> None:
     module = small()
     optimizer = make_optimizer(module, name="adam", lr=0.01, weight_decay=0.0, fused=False)

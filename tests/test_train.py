@@ -263,6 +263,15 @@ def test_a_damaged_shard_stops_training_with_its_name(train_cache: Path, tmp_pat
     assert "test_vit.patch" in caught.value.where
 
 
+def test_a_run_that_has_only_its_first_checkpoint_goes_on_from_it(
+    train_cache: Path, stage1_run: Path, tmp_path: Path
+) -> None:
+    stage1(train_cache, tmp_path / "a", progress=StopAfter(0), checkpoint_every=1)
+    shutil.rmtree(tmp_path / "a" / FOLDER / "00000001")
+    stage1(train_cache, tmp_path / "a", resume=True)
+    assert_same_run(tmp_path / "a", stage1_run)
+
+
 @pytest.mark.parametrize("missing", ["receipt.json", "model.safetensors", "state.json"])
 def test_a_damaged_newest_checkpoint_is_left_out_and_the_run_is_the_same(
     train_cache: Path, stage1_run: Path, tmp_path: Path, missing: str

@@ -47,6 +47,8 @@ def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 def load_optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """The reverse of ``optimizer_tensors``. Raises ``ValueError`` if the names are not those of this module."""
+    if not tensors:
+        return  # of an optimiser that has made no step
     parameters = trained(module)
     if unknown := sorted({key.partition("/")[0] for key in tensors} ^ parameters.keys()):
         raise ValueError(f"the optimiser's state is of other parameters: {', '.join(unknown[:4])}")
