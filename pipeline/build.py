@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from frame.manifests.progress import Progress
+from frame.pipeline.interrupts import remembered_interrupts
 from frame.pipeline.local import add_timings
 from frame.pipeline.options import RunOptions, share_of
 from frame.pipeline.prepare import Prepared
@@ -103,7 +104,7 @@ def _run_pipeline(
             progress.note(warning)
         pools = Pools.choose(session, workers=run.workers, units=len(todo))
         rows = sum(cache.planned_rows(unit) for unit in todo)
-        with progress.bar("building", total=rows, unit="frames") as tick:
+        with progress.bar("building", total=rows, unit="frames") as tick, remembered_interrupts() as again:
             began, first = time.time(), float("inf")
             for report in unit_reports(prepared, todo, pools, session, tmp=tmp):
                 if "error" in report:
@@ -112,6 +113,8 @@ def _run_pipeline(
                 first = min(first, report["teaching_since"])
                 tick(cache.planned_rows(report["unit"]), _remark(report))
                 summary = _add(summary, report)
+                again()  # one that came while a callback of Ray was running is lost without this
+            again()
             wall = time.time() - began
             start = min(max(first - began, 0.0), wall)
     summary = replace(
