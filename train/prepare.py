@@ -206,7 +206,7 @@ def _first_stage(
 
 
 def _spans(sources: Sources, config: TrainConfig, split: str) -> SpanTable:
-    names = [*_inputs(config), sources.spatial.name, sources.semantic.name]
+    names = [*stage2.input_columns(config), sources.spatial.name, sources.semantic.name]
     share = config.share if split == config.split else 1.0
     return SpanTable.joined(
         [
@@ -214,10 +214,6 @@ def _spans(sources: Sources, config: TrainConfig, split: str) -> SpanTable:
             for number, cache in enumerate(sources.caches)
         ]
     )
-
-
-def _inputs(config: TrainConfig) -> list[str]:
-    return [f"{config.tokens}.cls", f"{config.tokens}.patch"] if config.tokens else ["frames"]
 
 
 def _shape(config: TrainConfig, segment: int) -> WindowShape:

@@ -132,11 +132,15 @@ def build_stage2(config: TrainConfig, sources: Sources, init: FrameEncoder | Non
     )
 
 
+def input_columns(config: TrainConfig) -> list[str]:
+    """What the tokens come from: the frames, or the student's own cached columns."""
+    return [f"{config.tokens}.cls", f"{config.tokens}.patch"] if config.tokens else [FRAMES]
+
+
 def _columns(config: TrainConfig, targets: Targets) -> dict[str, Steps]:
     seen = Steps(first=-config.memory_frames, stop=config.segment)
-    inputs = [f"{config.tokens}.cls", f"{config.tokens}.patch"] if config.tokens else [FRAMES]
     return {
-        **dict.fromkeys(inputs, seen),
+        **dict.fromkeys(input_columns(config), seen),
         targets.spatial: Steps(first=0, stop=config.segment + targets.future_spatial),
         targets.semantic: Steps(first=0, stop=config.segment + targets.future_semantic),
     }
