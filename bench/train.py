@@ -14,11 +14,12 @@ cached tokens. Weights are random: they do not change the work.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,18 +98,24 @@ class Step:
             base=self.prepared.method.weights,
         )
         self.means, self.count = RunningMeans(), 0
-        in_memory = source == "memory"
-        self.batches = self._stream(0 if in_memory else workers)
-        if in_memory:
-            self.batches = itertools.repeat(next(self.batches))
+        self.stream = self._stream(0 if source == "memory" else workers)
+        self.batches: Iterator[Batch] = self.stream
+        if source == "memory":
+            self.batches = itertools.repeat(next(self.stream))
 
-    def _stream(self, workers: int) -> Iterator[Batch]:
+    def close(self) -> None:
+        """End the processes that read ahead."""
+        self.stream.close()
+
+    def _stream(self, workers: int) -> Generator[Batch, None, None]:
         reader = SegmentReader(self.prepared.sources.caches, self.prepared.method.columns)
         dataset = BatchDataset(
             reader=reader, plan=self.prepared.train, size=self.prepared.pace.batch, rank=0, ranks=1, accumulation=1
         )
-        for batch in batches(dataset, 0, 10_000, workers=workers, pin=self.accelerator.device.type == "cuda"):
-            yield batch.to(self.accelerator.device, non_blocking=True)
+        pin = self.accelerator.device.type == "cuda"
+        with contextlib.closing(batches(dataset, 0, 10_000, workers=workers, pin=pin)) as read:
+            for batch in read:
+                yield batch.to(self.accelerator.device, non_blocking=True)
 
     def encode(self) -> tuple[float, float]:
         """Seconds of the frozen encoder alone on one batch."""
@@ -180,20 +187,31 @@ def main() -> None:
         run = folder / "stage1"
         train(Request(stage="stage1", out=run, caches=(cache,), settings={**first, "steps": 1}), QUIET)
         add_student(cache, run)
-        measure(args, cache, run, first, {**common, "batch_size": args.windows, "max_stride": 1})
+        with contextlib.ExitStack() as steps:
+            measure(args, cache, run, first, {**common, "batch_size": args.windows, "max_stride": 1}, steps)
 
 
-def measure(args: argparse.Namespace, cache: Path, run: Path, first: dict[str, Any], second: dict[str, Any]) -> None:
-    """Time every kind of step and print the table."""
+def measure(
+    args: argparse.Namespace,
+    cache: Path,
+    run: Path,
+    first: dict[str, Any],
+    second: dict[str, Any],
+    steps: contextlib.ExitStack,
+) -> None:
+    """Time every kind of step and print the table. ``steps`` closes what was begun."""
+
+    def begun(request: Request, source: str) -> Step:
+        return steps.enter_context(contextlib.closing(Step(request, args.workers, source=source)))
 
     def stage1(source: str) -> Step:
         request = Request(stage="stage1", out=cache.parent / "new", caches=(cache,), settings=first)
-        return Step(request, args.workers, source=source)
+        return begun(request, source)
 
     def stage2(source: str = "memory", **settings: Any) -> Step:
         out = cache.parent / "new"
         request = Request(stage="stage2", out=out, caches=(cache,), init=run, settings={**second, **settings})
-        return Step(request, args.workers, source=source)
+        return begun(request, source)
 
     synthetic, streamed, shown = stage1("memory"), stage1("cache"), stage1("memory")
     online = Online(args.size, synthetic.accelerator.device)

@@ -67,6 +67,28 @@ def test_importing_the_rooms_brings_no_teacher() -> None:
     assert done.stdout.strip() == "[]"
 
 
+POISONED = """
+import frame.train.update as update
+real, calls = update.not_finite, []
+def not_finite(values):
+    calls.append(0)
+    return ["patch"] if len(calls) > 2 else real(values)
+update.not_finite = not_finite
+from frame.train.cli import main
+main()
+"""
+
+
+def test_an_error_in_the_midst_ends_the_process_and_its_readers(train_cache: Path, tmp_path: Path) -> None:
+    arguments = ["stage1", "--cache", str(train_cache), *OPTIONS, "--steps", "50", "--workers", "2", "--log", "none"]
+    done = subprocess.run(
+        command(*arguments, "--out", str(tmp_path / "a"), code=POISONED),
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "infinite or no number" in done.stderr
+
+
 def wait_for_step(run: Path, process: subprocess.Popen[str]) -> None:
     while process.poll() is None and not any(line["kind"] == "train" for line in read_metrics(run)):
         time.sleep(0.02)

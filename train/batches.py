@@ -7,7 +7,7 @@ ones are the past, and those from L on are future targets.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver, resource_tracker
 
@@ -211,7 +211,7 @@ def _next_multiple(size: int, of: int) -> int:
     return -(-size // of) * of
 
 
-def batches(dataset: BatchDataset, start: int, stop: int, *, workers: int, pin: bool) -> Iterator[Batch]:
+def batches(dataset: BatchDataset, start: int, stop: int, *, workers: int, pin: bool) -> Generator[Batch, None, None]:
     """Micro-batches ``start`` to ``stop - 1`` in their order, read ahead by ``workers`` processes (0: by this one).
 
     ``pin`` puts them into page-locked memory. Global random state is neither used nor changed. Raises ``InputError`` (a

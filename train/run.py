@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,10 +177,11 @@ class _Run:
         # Without a checkpoint even the line of step 0 is made again.
         upto = state.step if state.step or state.first else -1
         metrics = Metrics.resumed(self.path, upto=upto, tmp=self.tmp) if self.tmp is not None else None
-        data = self._batches(dataset)
         start_tracker(accelerator, self.config, self.path, record, step=state.step)
         remaining = prepared.pace.total_steps - state.step
-        with self.progress.bar(self.config.stage, total=remaining, unit="steps") as tick:
+        # Closed however the loop ends: Python's exit would wait for ever for processes that still read ahead.
+        closing = contextlib.closing(self._batches(dataset))
+        with closing as data, self.progress.bar(self.config.stage, total=remaining, unit="steps") as tick:
             loop = Loop(
                 config=self.config,
                 pace=prepared.pace,
@@ -212,12 +213,13 @@ class _Run:
             accumulation=self.config.accumulate,
         )
 
-    def _batches(self, dataset: BatchDataset) -> Iterator[Batch]:
+    def _batches(self, dataset: BatchDataset) -> Generator[Batch, None, None]:
         accelerator, config = self.accelerator, self.config
         start, stop = (step * config.accumulate for step in (self.state.step, self.prepared.pace.total_steps))
         cuda = accelerator.device.type == "cuda"
-        for batch in batches(dataset, start, stop, workers=config.workers, pin=cuda):
-            yield batch.to(accelerator.device, non_blocking=cuda)
+        with contextlib.closing(batches(dataset, start, stop, workers=config.workers, pin=cuda)) as read:
+            for batch in read:
+                yield batch.to(accelerator.device, non_blocking=cuda)
 
     def _reader(self) -> SegmentReader:
         return SegmentReader(self.prepared.sources.caches, self.prepared.method.columns)
