@@ -1,1 +1,1 @@
-"""Evaluation by the literature's protocols. Not part of this release: it comes after training."""
+"""Evaluation by the literature's protocols, for any encoder."""

@@ -1,19 +1,25 @@
-"""``frame-eval``: says that it is not there yet, instead of a missing command or a silent success."""
+"""``frame-eval``: parse, call one function, print. Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
 
 from __future__ import annotations
 
 import sys
 
-from frame.manifests.errors import InputError
+import typer
+
+from frame.manifests.command import run_command
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure an encoder as the literature does.",
+)
 
 
 def main() -> None:
-    """Print one screen and fail."""
-    error = InputError(
-        what="Evaluation is not part of this release.",
-        where="frame-eval",
-        why="this release computes and stores the teachers' features (phase 1)",
-        fix="Build caches with `frame-cache` now; they will be read as they are.",
-    )
-    print(error.screen(), file=sys.stderr)
-    sys.exit(1)
+    """The console command."""
+    run_command(app, "frame-eval", terminated=lambda *_: sys.exit(143))
+
+
+if __name__ == "__main__":
+    main()

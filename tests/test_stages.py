@@ -81,7 +81,7 @@ def test_a_stored_feature_is_the_librarys_own_forward_on_the_same_pixels(
     cache = open_cache(tmp_path / "c")
     spec = prepared.teachers.specs[0]
     model = timm.create_model("test_vit", num_classes=0, dynamic_img_size=True).eval()
-    model.load_state_dict(TeacherBench(prepared.teachers)._teachers[spec.name]._model.state_dict(), strict=False)
+    model.load_state_dict(TeacherBench(prepared.teachers)._teachers[spec.name].model.state_dict(), strict=False)
     for entry in cache.index.to_pylist():
         if not entry["n_frames"]:
             continue

@@ -183,7 +183,7 @@ def test_a_clip_feature_is_encode_image(
         expected = reference.encode_image(pixels(spec), normalize=False)
     teacher = loaded(spec, state, tmp_path)
     assert_same_tokens(teacher(CLIPS)["cls"], expected)
-    assert not any("text" in name or "token_embedding" in name for name in teacher._model.state_dict())
+    assert not any("text" in name or "token_embedding" in name for name in teacher.model.state_dict())
 
 
 @pytest.mark.parametrize(("tag", "expected"), [("openai", True), ("laion2b_s34b_b79k", False)])

@@ -43,7 +43,7 @@ class Teacher:
         self.spec, self.device, self.precision = spec, device, precision
         self._weights = weights
         self._library: Library = library_of(spec.library)
-        self._model = model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+        self.model = model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(spec.mean, device=device).reshape(shape)
         self._std = torch.tensor(spec.std, device=device).reshape(shape)
@@ -67,8 +67,16 @@ class Teacher:
             seen = fitted.to(self.device)
             seen = seen.round() if self.spec.eight_bit else seen
             pixels = (seen / 255.0 - self._mean) / self._std
-            features = self._library.features(self._model, pixels.contiguous(memory_format=torch.channels_last))
+            features = self._library.features(self.model, pixels.contiguous(memory_format=torch.channels_last))
             return {suffix: features[suffix].float() for suffix in self.spec.columns}
+
+    def features(self, pixels: Tensor) -> dict[str, Tensor]:
+        """What the library gives for normalised pixels of any whole grid, [B, 3, H, W]; modes are the caller's."""
+        return self._library.features(self.model, pixels)
+
+    def kernels(self) -> contextlib.AbstractContextManager[None]:
+        """The arithmetic that features are promised in: see ``load_teacher``."""
+        return _kernels(self.device, self.precision)
 
     def record(self) -> dict[str, Any]:
         """What a cache has to remember of this teacher, as JSON values: no path, no host, no time."""

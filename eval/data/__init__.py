@@ -1,0 +1,1 @@
+"""The datasets' own layouts: what is where, and what is missing."""

@@ -1,0 +1,1 @@
+"""One module an evaluation: data, encoder and metric brought together into a result."""
