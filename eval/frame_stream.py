@@ -16,7 +16,7 @@ class FrameStream:
 
     def __init__(self, name: str, device: torch.device) -> None:
         self._encoder = FrameEncoder.from_pretrained(name).to(device)
-        self.device = device
+        self.device, self._streams = device, 0
         config = self._encoder.config
         self.info = EncoderInfo(
             name=name, kind="frame", model=config.name, patch=config.patch, width=config.width,
@@ -26,14 +26,14 @@ class FrameStream:
 
     def stream(self, frames: Iterable[Picture], *, std: Triple | None = None) -> Iterator[Tokens]:
         """See ``Encoder.stream``."""
-        encoder = self._encoder
-        encoder.reset()
-        try:
-            for frames_BHW3 in batched(frames, self.device):
-                for frame_HW3 in self._shifted(frames_BHW3, std):
-                    yield encoder.step(frame_HW3)
-        finally:
-            encoder.reset()
+        self._streams += 1
+        mine = self._streams
+        self._encoder.reset()
+        for frames_BHW3 in batched(frames, self.device):
+            for frame_HW3 in self._shifted(frames_BHW3, std):
+                if mine != self._streams:
+                    raise RuntimeError("an encoder has one memory: one stream at a time")
+                yield self._encoder.step(frame_HW3)
 
     def semantic(self, cls_TD: Tensor) -> Tensor:
         """See ``Encoder.semantic``: FRAME's decoder to CLIP's space."""

@@ -18,7 +18,7 @@ def result_text(result: Result) -> str:
     encoder = result.encoder
     random = ", RANDOM WEIGHTS: figures say nothing" if encoder["weights"] == "random" else ""
     title = f"{result.task}, preset {result.preset}: {encoder['name']} ({encoder['model']}{random})"
-    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    table = Table(show_edge=False, pad_edge=False)
     names = [name for name in result.scores if all(name in item for item in result.items)] or list(result.scores)
     table.add_column("item")
     for name in names:
@@ -32,7 +32,7 @@ def result_text(result: Result) -> str:
     text = io.StringIO()
     Console(file=text, width=_WIDTH).print(table)
     others = {name: value for name, value in result.scores.items() if name not in names}
-    lines = [text.getvalue().rstrip()]
+    lines = [title, *(line.rstrip() for line in text.getvalue().rstrip().splitlines())]
     lines += [f"{name}: {_number(value)}" for name, value in others.items()]
     lines += [f"Note: {note}" for note in result.notes]
     return "\n".join(lines)
