@@ -105,7 +105,7 @@ class FrameEncoder(nn.Module, PyTorchModelHubMixin, library_name="frame-encoder"
         if self.memory is not None and self._bank is not None:
             stored_BNM = self.memory.store(tokens_BND, grid)
             past_BPNM, age_BP = self._bank.read(stored_BNM)
-            tokens_BND = self.memory.attend(tokens_BND, past_BPNM, age_BP=age_BP)
+            tokens_BND = self.memory.attend(tokens_BND, past_BPNM, grid, age_BP=age_BP)
             self._bank.write(stored_BNM)
         self._streams = shape
         return _tokens(tokens_BND if frame.ndim == 4 else tokens_BND[0], grid)
@@ -192,7 +192,7 @@ class FrameEncoder(nn.Module, PyTorchModelHubMixin, library_name="frame-encoder"
         frame_T, age_P = torch.arange(first, first + length), torch.arange(1, memory.frames + 1)
         present_BP = (frame_T[:, None] >= age_P).repeat(batch, 1)
         windows_BPNM = past_windows(all_BFNM, memory.frames).flatten(0, 1)
-        attended_BND = memory.attend(tokens_BND, windows_BPNM, present_BP)
+        attended_BND = memory.attend(tokens_BND, windows_BPNM, grid, present_BP)
         return attended_BND.reshape(tokens_BTND.shape), all_BFNM[:, -memory.frames :]
 
 

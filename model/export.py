@@ -52,7 +52,7 @@ class _Step(nn.Module):
         stored_BNM = self.memory.store(tokens_BND, self.grid)
         slot_P = torch.arange(len(bank_PNM), device=bank_PNM.device)
         present_P, age_P = slot_P < count, (count - 1 - slot_P) % len(bank_PNM) + 1
-        tokens_BND = self.memory.attend(tokens_BND, bank_PNM[None], present_P[None], age_P[None])
+        tokens_BND = self.memory.attend(tokens_BND, bank_PNM[None], self.grid, present_P[None], age_P[None])
         newest_P11 = (slot_P == count % len(bank_PNM))[:, None, None]
         bank_PNM = torch.where(newest_P11, stored_BNM, bank_PNM)
         return tokens_BND[0, 0], tokens_BND[0, 1:].reshape(*self.grid, tokens_BND.shape[2]), bank_PNM, count + 1

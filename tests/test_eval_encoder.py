@@ -108,7 +108,7 @@ def test_the_protocols_std_reaches_a_frame_encoder(run: Path) -> None:
     with torch.inference_mode():
         tokens = reference.vit.tokens(pixels[None])
         assert reference.memory is not None
-        wanted = reference.memory.attend(tokens, torch.zeros(1, 0, 5, 16))[0]
+        wanted = reference.memory.attend(tokens, torch.zeros(1, 0, 5, 16), (2, 2))[0]
     torch.testing.assert_close(shifted.cls, wanted[0], atol=1e-5, rtol=1e-5)
 
 

@@ -33,7 +33,7 @@ def test_there_and_back(tmp_path: Path) -> None:
 
 
 def test_a_score_that_is_no_number_is_never_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant|Out of range"):
+    with pytest.raises(ValueError, match=r"not JSON compliant"):
         replace(RESULT_OF_TWO, scores={"J&F": float("nan")}).write(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -41,7 +41,7 @@ def test_a_score_that_is_no_number_is_never_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 2}', "\0"])
 def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / RESULT).write_text(text)
-    with pytest.raises(InputError, match="no result|another version"):
+    with pytest.raises(InputError, match=r"no result|another version"):
         read_result(tmp_path)
     with pytest.raises(InputError, match="no result"):
         read_result(tmp_path / "nowhere")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -29,25 +30,61 @@ def past(frames: int = 4, seed: int = 1) -> Tensor:
 
 
 def attended(
-    made: Memory, stored: Tensor, present: Tensor | None = None, age: Tensor | None = None, tokens: Tensor = TOKENS
+    made: Memory,
+    stored: Tensor,
+    present: Tensor | None = None,
+    age: Tensor | None = None,
+    tokens: Tensor = TOKENS,
+    grid: tuple[int, int] = GRID,
 ) -> Tensor:
     with torch.no_grad():
-        return made.attend(tokens, stored, present, age)
+        return made.attend(tokens, stored, grid, present, age)
 
 
-@given(h=st.integers(1, 9), w=st.integers(1, 9), quarter=st.integers(1, 8))
-def test_positions_are_sam_2s_formula_written_out(h: int, w: int, quarter: int) -> None:
-    dim, half = 4 * quarter, 2 * quarter
-    found = sine_positions(h, w, dim)
-    assert found.shape == (h * w, dim)
+@given(h=st.integers(1, 9), w=st.integers(1, 9), quarter=st.integers(2, 8))
+def test_positions_are_the_formula_written_out(h: int, w: int, quarter: int) -> None:
+    found = sine_positions(h, w, 4 * quarter)
+    assert found.shape == (h * w, 4 * quarter)
+    waves = [4.0 * 16.0 ** (n / (quarter - 1)) for n in range(quarter)]
     for row in range(h):
         for column in range(w):
             wanted = []
-            for place in (2 * math.pi * (row + 1) / h, 2 * math.pi * (column + 1) / w):
-                for pair in range(quarter):
-                    angle = place / 10000 ** (2 * pair / half)
-                    wanted += [math.sin(angle), math.cos(angle)]
+            for place in (row, column):
+                wanted += [3 * math.sin(2 * math.pi * place / wave) for wave in waves]
+                wanted += [3 * math.cos(2 * math.pi * place / wave) for wave in waves]
             torch.testing.assert_close(found[row * w + column], torch.tensor(wanted), rtol=1e-4, atol=1e-4)
+
+
+def test_places_are_related_alike_everywhere_and_in_every_grid() -> None:
+    """What lies one down and two to the right has the same likeness from anywhere; the place itself has the most."""
+    for h, w in ((8, 8), (30, 55)):
+        places = sine_positions(h, w, 64).reshape(h, w, 64)
+        likeness = torch.einsum("ijm,klm->ijkl", places, places)
+        for row, column in ((0, 0), (3, 5), (h - 2, w - 3)):
+            torch.testing.assert_close(likeness[row, column, row + 1, column + 2], likeness[0, 0, 1, 2])
+            # Everything else is unlike by more than two neighbours are: nothing far away is taken for near.
+            others = likeness[row, column].flatten().sort(descending=True).values
+            torch.testing.assert_close(others[0], likeness[row, column, row, column])
+            assert float(others[1]) < 0.9 * float(others[0])
+
+
+def test_a_fresh_memory_begins_by_looking_at_the_same_place() -> None:
+    made, count = Memory(MemoryConfig(frames=1), width=192, heads=3), 1 + 8 * 8
+    seen: list[Tensor] = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def weigh(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        seen.append(torch.softmax(query @ key.transpose(2, 3) / query.shape[3] ** 0.5, dim=3))
+        result: Tensor = attention(query, key, value, **options)
+        return result
+
+    tokens = normal(1, count, 192)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", weigh)
+        attended(made, made.store(normal(1, count, 192, seed=1), (8, 8)).detach()[:, None], tokens=tokens, grid=(8, 8))
+    past_NK = seen[0][0].mean(dim=0)[1:, 1:count]  # of each patch, over heads, to the patches of the past frame
+    own = past_NK.diagonal().mean() / (past_NK.sum() / past_NK.numel())
+    assert float(own) > 5
 
 
 def test_what_is_stored_is_the_small_tokens_with_their_places_and_cls_has_none() -> None:
@@ -66,13 +103,14 @@ def test_a_fresh_memory_changes_nothing() -> None:
     assert torch.equal(attended(made, stored, torch.tensor([[True, False, True, False, False]] * 2)), TOKENS)
 
 
-def test_a_stored_frame_is_read_with_its_age_through_one_projection_up() -> None:
+def test_a_stored_frame_is_read_with_its_age_and_the_current_one_with_its_places() -> None:
     made, stored = memory(), past(2)
     with torch.no_grad():
-        up = (stored + made.age[:2, None]) @ made.up.weight.T + made.up.bias
+        aged = (stored + made.age[:2, None]).reshape(2, 2 * COUNT, 16)
+        places = torch.cat([torch.zeros(1, 16), sine_positions(*GRID, 16)])
         x = TOKENS
         for layer in made.layers:
-            x = layer(x, up.reshape(2, 2 * COUNT, 128), None)
+            x = layer(x, aged, places, made.up, None)
     torch.testing.assert_close(attended(made, stored), x, rtol=1e-5, atol=1e-5)
 
 
@@ -91,7 +129,7 @@ def test_absent_frames_get_no_gradient_and_spoil_none() -> None:
     made, stored = memory(), past()
     stored[:, 1:] = math.nan
     stored.requires_grad_()
-    made.attend(TOKENS, stored, torch.tensor([[True, False, False, False]] * 2)).square().mean().backward()
+    made.attend(TOKENS, stored, GRID, torch.tensor([[True, False, False, False]] * 2)).square().mean().backward()
     assert all(bool(torch.isfinite(p.grad).all()) for p in made.parameters() if p.grad is not None)
     assert stored.grad is not None
     assert float(stored.grad[:, 0].abs().max()) > 0
@@ -119,11 +157,13 @@ def test_ages_matter_and_the_order_of_frames_does_not() -> None:
 
 
 def test_places_matter() -> None:
-    """The same tokens in another grid are another memory, although the current frame is the same."""
+    """The same tokens in another grid are another memory, and look at the same memory in another way."""
     made = memory()
     with torch.no_grad():
-        wide, tall = made.store(TOKENS, (2, 3)), made.store(TOKENS, (3, 2))
-    assert not torch.allclose(attended(made, wide[:, None]), attended(made, tall[:, None]), atol=1e-4)
+        wide, tall = made.store(TOKENS, (2, 3))[:, None], made.store(TOKENS, (3, 2))[:, None]
+    found = attended(made, wide)
+    assert not torch.allclose(found, attended(made, tall), atol=1e-4)
+    assert not torch.allclose(found, attended(made, wide, grid=(3, 2)), atol=1e-4)
 
 
 @given(data=st.data(), past=st.integers(1, 4))

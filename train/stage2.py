@@ -83,11 +83,12 @@ class Stage2Module(nn.Module):
     def _remember(self, memory: Memory, tokens_SFND: Tensor, present_SF: Tensor) -> Tensor:
         """The current tokens [B, N, D] after looking at the past of each; frames are projected once."""
         side = self.encoder.config.size[0] // self.encoder.config.patch
-        stored_BNM = memory.store(tokens_SFND.flatten(0, 1), (side, side))
+        grid = (side, side)
+        stored_BNM = memory.store(tokens_SFND.flatten(0, 1), grid)
         stored_SFNM = stored_BNM.reshape(*tokens_SFND.shape[:2], *stored_BNM.shape[1:])
         past_BPNM = past_windows(stored_SFNM, self._past).flatten(0, 1)
         present_BP = past_windows(present_SF, self._past).flatten(0, 1)
-        return memory.attend(tokens_SFND[:, self._past :].flatten(0, 1), past_BPNM, present_BP)
+        return memory.attend(tokens_SFND[:, self._past :].flatten(0, 1), past_BPNM, grid, present_BP)
 
 
 def window_shape(config: TrainConfig, segment: int) -> WindowShape:
