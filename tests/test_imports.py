@@ -18,6 +18,7 @@ LAYERS = [
     ["pipeline.store", "model"],
     ["pipeline.decode", "pipeline.teachers", "pipeline.view", "train"],
     ["pipeline"],
+    ["eval"],
 ]
 
 
@@ -41,7 +42,7 @@ def level(name: str) -> int:
     return next(number for number, layer in enumerate(LAYERS) if room(name) in layer)
 
 
-FILES = [file for top in ("manifests", "pipeline", "model", "train") for file in sorted((ROOT / top).rglob("*.py"))]
+FILES = [file for top in ("manifests", "pipeline", "model", "train", "eval") for file in sorted((ROOT / top).rglob("*.py"))]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
