@@ -65,8 +65,9 @@ def make_cache(folder: Path, size: int, clips: int, frames: int) -> Path:
     """A cache of generated videos with the paper's S/16 teachers."""
     generate_sprites(folder / "sprites", clips=clips, frames=frames, size=size)
     options = BuildOptions(
-        dataset="sprites", source=folder / "sprites", teachers=(SPATIAL, SEMANTIC), weights=("random",), size=size
-    )
+        dataset="sprites", source=folder / "sprites", teachers=(SPATIAL, SEMANTIC), weights=("random",), size=size,
+        unit_rows=frames,  # no clip is cut at a unit's edge: segments may be as long as clips
+    )  # fmt: skip
     build(create(options, folder / "cache", QUIET), RunOptions(), QUIET)
     return folder / "cache"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from frame.manifests.errors import InputError
@@ -27,4 +27,5 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(what="The file cannot be written.", where=str(path), why=str(error)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where a parent is a file, there is nothing to remove, and the error has been said
+            partial.unlink(missing_ok=True)
