@@ -47,12 +47,16 @@ types: env
 
 # Generates labelled videos, builds a cache of them with real teachers (random weights: no model hub is needed), checks
 # every byte, trains both stages from it, the second also without memory, and writes a report with pictures and curves
-# to demo/report.html. With weights at hand: make demo WEIGHTS="dino_vits16=FILE clip_vitb32=FILE".
+# to demo/report.html. Then teacher, stage 1 and stage 2 are evaluated on the generated videos: one table, and
+# demo/results/report.html with pictures. With weights at hand: make demo WEIGHTS="dino_vits16=FILE clip_vitb32=FILE".
 SPATIAL := dino_vits16
 SEMANTIC := clip_vitb32
 WEIGHTS := random
 CACHE := --dataset sprites --source $(DEMO)/sprites --out $(DEMO)/cache --size 160 --teachers $(SPATIAL),$(SEMANTIC) $(WEIGHTS:%=--weights %)
 STAGE2 := $(BIN)/frame-train stage2 --cache $(DEMO)/cache --init $(DEMO)/stage1 --recipe demo
+SPRITES := $(BIN)/frame-eval sprites --data $(DEMO)/sprites --schedule 200
+# Of WEIGHTS, what is for the spatial teacher: its file, or `random`; without either, the hub.
+TEACHER := $(firstword $(patsubst $(SPATIAL)=%,%,$(filter $(SPATIAL)=%,$(WEIGHTS))) $(filter random,$(WEIGHTS)))
 
 demo: env
 	$(BIN)/frame-cache sprites $(DEMO)/sprites --clips 24 --frames 20
@@ -64,11 +68,19 @@ demo: env
 	$(STAGE2) --out $(DEMO)/stage2 --resume
 	$(STAGE2) --out $(DEMO)/stage2-no-memory --set memory_frames=0 --resume
 	$(BIN)/frame-cache view $(DEMO)/cache --out $(DEMO)/report.html --run $(DEMO)/stage1 --run $(DEMO)/stage2 --run $(DEMO)/stage2-no-memory
+	$(BIN)/frame-eval deltas --data $(DEMO)/cache --out $(DEMO)/results/deltas
+	$(SPRITES) --encoder $(SPATIAL) $(TEACHER:%=--weights %) --out $(DEMO)/results/teacher
+	$(SPRITES) --encoder $(DEMO)/stage1 --out $(DEMO)/results/stage1
+	$(SPRITES) --encoder $(DEMO)/stage2 --out $(DEMO)/results/stage2
+	$(BIN)/frame-eval compare $(DEMO)/results/teacher $(DEMO)/results/stage1 $(DEMO)/results/stage2
+	$(BIN)/frame-eval report $(DEMO)/results --out $(DEMO)/results
 
 bench: env
 	$(BIN)/python bench/store.py
 	$(BIN)/python bench/build.py
 	$(BIN)/python bench/train.py
+	$(BIN)/python bench/eval.py
+	$(BIN)/python bench/eval_metrics.py
 
 clean:
 	rm -rf $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -6,6 +6,17 @@ import sys
 
 import typer
 
+from frame.eval.commands.actions import hmdb51, text, ucf101
+from frame.eval.commands.deltas import deltas
+from frame.eval.commands.masks import masks
+from frame.eval.commands.phases import finegym, penn, pouring
+from frame.eval.commands.propagation import jhmdb, vip
+from frame.eval.commands.regions import regions
+from frame.eval.commands.reports import compare, report
+from frame.eval.commands.segmentation import camvid, vspw
+from frame.eval.commands.show import show
+from frame.eval.commands.sprites import sprites
+from frame.eval.commands.video import davis
 from frame.manifests.command import run_command
 
 app = typer.Typer(
@@ -14,6 +25,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Measure an encoder as the literature does.",
 )
+app.command()(camvid)
+app.command()(compare)
+app.command()(davis)
+app.command()(deltas)
+app.command()(finegym)
+app.command()(hmdb51)
+app.command()(jhmdb)
+app.command()(masks)
+app.command()(penn)
+app.command()(pouring)
+app.command()(regions)
+app.command()(report)
+app.command()(show)
+app.command()(sprites)
+app.command()(text)
+app.command()(ucf101)
+app.command()(vip)
+app.command()(vspw)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from frame.manifests.errors import InputError
 from frame.model import Tokens
 
 Picture = NDArray[np.uint8]  # RGB [H, W, 3]
+Frame = Picture | NDArray[np.float32]  # the same, or values from 0 to 255 that were not rounded after a resize
 Triple = tuple[float, float, float]
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
@@ -53,7 +54,7 @@ class Encoder(Protocol):
     info: EncoderInfo
     device: torch.device
 
-    def stream(self, frames: Iterable[Picture], *, std: Triple | None = None) -> Iterator[Tokens]:
+    def stream(self, frames: Iterable[Frame], *, std: Triple | None = None) -> Iterator[Tokens]:
         """Tokens of each frame of one sequence: ``cls`` [D] and ``patches`` [h, w, D], float32 on the device.
 
         The memory is empty at the first frame and only ever sees the past: a sequence cannot leak into another.
@@ -101,10 +102,10 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-def batched(frames: Iterable[Picture], device: torch.device) -> Iterator[Tensor]:
-    """uint8 [B, H, W, 3] on the device, B as many as go through an encoder together."""
+def batched(frames: Iterable[Frame], device: torch.device) -> Iterator[Tensor]:
+    """uint8 or float32 [B, H, W, 3] on the device, B as many as go through an encoder together."""
     count = 1 if device.type == "cpu" else _TOGETHER
-    held: list[Picture] = []
+    held: list[Frame] = []
     for frame in frames:
         held.append(frame)
         if len(held) == count:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from frame.eval.encoder import IMAGENET_STD, EncoderInfo, Picture, Triple, batched
+from frame.eval.encoder import IMAGENET_STD, EncoderInfo, Frame, Triple, batched
 from frame.model import FrameEncoder, Tokens, weights_digest
 
 
@@ -24,7 +24,7 @@ class FrameStream:
             weights="run", digest=weights_digest(self._encoder.state_dict()),
         )  # fmt: skip
 
-    def stream(self, frames: Iterable[Picture], *, std: Triple | None = None) -> Iterator[Tokens]:
+    def stream(self, frames: Iterable[Frame], *, std: Triple | None = None) -> Iterator[Tokens]:
         """See ``Encoder.stream``."""
         self._streams += 1
         mine = self._streams

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from frame.eval.encoder import IMAGENET_STD, EncoderInfo, Picture, Triple, batched
+from frame.eval.encoder import IMAGENET_STD, EncoderInfo, Frame, Triple, batched
 from frame.manifests.errors import InputError
 from frame.model import Tokens
 from frame.pipeline.teachers import Teacher, load_teacher, parse_weights, resolve
@@ -39,7 +39,7 @@ class ImageEncoder:
             weights=source.origin, digest=str(self._teacher.record()["weights"]["sha256"]),
         )  # fmt: skip
 
-    def stream(self, frames: Iterable[Picture], *, std: Triple | None = None) -> Iterator[Tokens]:
+    def stream(self, frames: Iterable[Frame], *, std: Triple | None = None) -> Iterator[Tokens]:
         """See ``Encoder.stream``."""
         for frames_BHW3 in batched(frames, self.device):
             grid = self._grid(frames_BHW3)

@@ -19,7 +19,7 @@ def result_text(result: Result) -> str:
     random = ", RANDOM WEIGHTS: figures say nothing" if encoder["weights"] == "random" else ""
     title = f"{result.task}, preset {result.preset}: {encoder['name']} ({encoder['model']}{random})"
     table = Table(show_edge=False, pad_edge=False)
-    names = [name for name in result.scores if all(name in item for item in result.items)] or list(result.scores)
+    names = [name for name in result.scores if any(name in item for item in result.items)] or list(result.scores)
     table.add_column("item")
     for name in names:
         table.add_column(name, justify="right")
