@@ -77,7 +77,7 @@ def _unpack(data: bytes) -> Ids | None:
     inflater = isal_zlib.decompressobj()
     try:
         packed = inflater.decompress(b"".join(_parts(data)), size + 1)
-    except (isal_zlib.error, struct.error):
+    except (isal_zlib.IsalError, struct.error):
         return None
     if len(packed) != size or not inflater.eof:
         return None
