@@ -8,7 +8,7 @@ DEMO := demo
 
 # The strict editable install links every module by name, so that type checkers and editors can follow it; a module
 # that comes or goes therefore needs the installation again, which takes seconds.
-SOURCES := $(sort $(wildcard */*.py */*/*.py */*.yaml */*/*.yaml */*.jinja */*/*.jinja))
+SOURCES := $(sort $(wildcard */*.py */*/*.py */*.yaml */*/*.yaml */*/*/*.yaml */*.jinja */*/*.jinja))
 LISTING := $(VENV)/.listing
 
 env: $(VENV)/.installed

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from frame.eval.images import input_size
-from frame.eval.preset import Preset, load_preset
-from frame.eval.propagation import Propagation, Propagator
+from frame.eval.propagate.images import input_size
+from frame.eval.propagate.preset import Preset, load_preset
+from frame.eval.propagate.propagation import Propagation, Propagator
 
 NATIVE = (480, 854)
 CLASSES = 3

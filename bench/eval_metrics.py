@@ -27,8 +27,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from frame.eval.mask_folders import score_folders
 from frame.eval.metrics.davis import ObjectScores, object_count, sequence_scores
+from frame.eval.metrics.mask_folders import score_folders
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from official_davis import plain_f, plain_folder, plain_j

@@ -22,15 +22,15 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 from frame.eval import cli
-from frame.eval.action_features import Sampling, plan_streams
-from frame.eval.class_text import TextSource
 from frame.eval.data.video_frames import VideoFrames, read_videos, segment_centres
 from frame.eval.encoder import Encoder, Frame, Triple
+from frame.eval.recognise.action_features import Sampling, plan_streams
+from frame.eval.recognise.class_text import TextSource
+from frame.eval.recognise.text import TextEmbeddings, write_embeddings
 from frame.eval.request import Request
 from frame.eval.result import Result
 from frame.eval.tasks import actions as task
 from frame.eval.tasks.actions import ActionOptions
-from frame.eval.text import TextEmbeddings, write_embeddings
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 from frame.model import Tokens

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from frame.eval.data.camvid import CLASSES, open_camvid
-from frame.eval.labelled_clip import LabelledClip, SegmentationData
+from frame.eval.segment.labelled_clip import LabelledClip, SegmentationData
 from frame.manifests.errors import InputError
 
 SIZE = (12, 16)

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_models import noise, small_encoder
 
-from frame.eval.clip_features import ClipFeatures, fitted, plan_runs, take_features, whole_patches
 from frame.eval.encoder import EncoderInfo, Picture
-from frame.eval.feature_store import FeatureStore
 from frame.eval.frame_stream import FrameStream
-from frame.eval.labelled_clip import LabelledClip, possible_deltas, widest_gap
+from frame.eval.segment.clip_features import ClipFeatures, fitted, plan_runs, take_features, whole_patches
+from frame.eval.segment.feature_store import FeatureStore
+from frame.eval.segment.labelled_clip import LabelledClip, possible_deltas, widest_gap
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 from frame.model import Tokens

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from frame.eval.data.davis import load_davis
-from frame.eval.images import write_mask
+from frame.eval.propagate.images import write_mask
 from frame.manifests.errors import InputError
 
 HEIGHT, WIDTH = 12, 20

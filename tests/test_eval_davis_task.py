@@ -14,9 +14,9 @@ from small_eval import IdentityEncoder
 from typer.testing import CliRunner
 
 from frame.eval import cli
-from frame.eval.images import read_mask, write_mask
 from frame.eval.metrics.davis import sequence_scores
-from frame.eval.preset import load_preset
+from frame.eval.propagate.images import read_mask, write_mask
+from frame.eval.propagate.preset import load_preset
 from frame.eval.request import Request
 from frame.eval.result import Result
 from frame.eval.tasks import davis as task

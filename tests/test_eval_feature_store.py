@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frame.eval.feature_store import FeatureStore, picture_digest
+from frame.eval.segment.feature_store import FeatureStore, picture_digest
 from frame.manifests.errors import InputError
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from frame.eval.head_training import (
+from frame.eval.segment.head_training import (
     HeadExamples,
     HeadRecipe,
     backward_loss,
@@ -18,7 +18,7 @@ from frame.eval.head_training import (
     recipe_for,
     train_head,
 )
-from frame.eval.heads import make_head
+from frame.eval.segment.heads import make_head
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 
@@ -130,7 +130,7 @@ def test_crops_and_flips_keep_features_and_labels_together(monkeypatch: pytest.M
         targets.append(labels)
         return backward_loss(scores, labels)
 
-    monkeypatch.setattr("frame.eval.head_training.backward_loss", spy)
+    monkeypatch.setattr("frame.eval.segment.head_training.backward_loss", spy)
     head = _Recorder()
     train_head(head, data, HeadRecipe(iterations=8, warmup=0, batch=4, crop=6), CPU, QUIET)
     corners, flips = set(), set()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from frame.eval.heads import LinearHead, UNetHead, make_head, upsampled
+from frame.eval.segment.heads import LinearHead, UNetHead, make_head, upsampled
 from frame.manifests.errors import InputError
 
 

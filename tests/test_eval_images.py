@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from frame.eval.images import (
+from frame.eval.propagate.images import (
     Rule,
     input_size,
     palette,

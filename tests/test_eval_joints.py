@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frame.eval.joints import draw_dots, joint_labels, read_joints, to_cells
+from frame.eval.propagate.joints import draw_dots, joint_labels, read_joints, to_cells
 
 GOLDEN = Path(os.environ.get("FRAME_SHARED", "/nonexistent")) / "golden"
 COORDINATES = st.floats(-8, 30).map(lambda value: round(value, 2))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional
 
-from frame.eval.label_maps import read_out, soft_labels
+from frame.eval.propagate.label_maps import read_out, soft_labels
 
 
 def a_mask(height: int = 48, width: int = 70) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from frame.eval.log_regression import fit_and_predict, sweep_values, validation_cut
+from frame.eval.recognise.log_regression import fit_and_predict, sweep_values, validation_cut
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 
@@ -79,7 +79,7 @@ def test_the_choice_and_the_answers_are_those_of_a_loop_over_sklearn() -> None:
 
 
 def test_fits_that_do_not_end_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("frame.eval.log_regression.MAX_ITERATIONS", 1)
+    monkeypatch.setattr("frame.eval.recognise.log_regression.MAX_ITERATIONS", 1)
     features, labels = clusters(10)
     groups = [str(number) for number in range(len(labels))]
     found = fit_and_predict(features, labels, groups, features[:0], sweep=3, seed=0, progress=QUIET)

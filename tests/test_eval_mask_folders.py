@@ -7,7 +7,7 @@ import pytest
 from official_davis import plain_folder, plain_statistics
 from PIL import Image
 
-from frame.eval.mask_folders import score_folders
+from frame.eval.metrics.mask_folders import score_folders
 from frame.manifests.errors import InputError
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from small_eval import IdentityEncoder
 
-from frame.eval.images import resize_nearest
-from frame.eval.mask_propagation import prepared, propagate_masks, scored
-from frame.eval.preset import load_preset
+from frame.eval.propagate.images import resize_nearest
+from frame.eval.propagate.mask_propagation import prepared, propagate_masks, scored
+from frame.eval.propagate.preset import load_preset
 
 EXACT = ["rule=native", "sides=", "topk=1", "ties=cut"]
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frame.eval.neighbourhood import Shape, band_mask, bands, near, reach
+from frame.eval.propagate.neighbourhood import Shape, band_mask, bands, near, reach
 
 RADII = st.sampled_from([0.5, 1, 1.5, 2, 3, 4.2, 12])
 SHAPES = st.sampled_from(["square", "circle", "none"])

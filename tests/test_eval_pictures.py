@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from frame.eval.film import write_mp4
-from frame.eval.pictures import VOID, enlarged, overlay, pca_colours, safe_name, spread, stack, strip, write_png
+from frame.eval.present.film import write_mp4
+from frame.eval.present.pictures import VOID, enlarged, overlay, pca_colours, safe_name, spread, stack, strip, write_png
 from frame.manifests.errors import InputError
 
 GREY = np.full((12, 16, 3), 100, dtype=np.uint8)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from frame.eval.encoder import IMAGENET_MEAN
-from frame.eval.pooling import Padding, padded, padding, pooled
+from frame.eval.track.pooling import Padding, padded, padding, pooled
 
 
 def upsampled(patches_hwD: Tensor, masks_MHW: NDArray[np.bool_], pad: Padding) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from frame.eval.preset import Task, load_preset, presets
+from frame.eval.propagate.preset import Task, load_preset, presets
 from frame.manifests.errors import InputError
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from frame.eval import propagation
-from frame.eval.preset import load_preset
-from frame.eval.propagation import Propagation, Propagator
+from frame.eval.propagate import propagation
+from frame.eval.propagate.preset import load_preset
+from frame.eval.propagate.propagation import Propagation, Propagator
 from frame.manifests.errors import InputError
 
 DINO = Propagation(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from frame.eval.proposals import (
+from frame.eval.track.proposals import (
     SUPERPIXELS,
     Digest,
     MaskFolder,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frame.eval.region_tracking import KEPT, RegionTracker, directions, oracle, paint
+from frame.eval.track.region_tracking import KEPT, RegionTracker, directions, oracle, paint
 
 RNG = np.random.default_rng(0)
 

@@ -15,13 +15,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from frame.eval.cli import app
-from frame.eval.compare import compare, load
 from frame.eval.encoder import EncoderInfo, Picture
-from frame.eval.proposals import write_run_lengths
-from frame.eval.region_tracking import Reference
+from frame.eval.present.compare import compare, load
 from frame.eval.request import Request
 from frame.eval.result import Result
 from frame.eval.tasks import regions
+from frame.eval.track.proposals import write_run_lengths
+from frame.eval.track.region_tracking import Reference
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 from frame.model import Tokens

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from frame.eval.cli import app
-from frame.eval.pictures import write_png
-from frame.eval.published import published, published_for
-from frame.eval.report import PICTURES_A_RESULT, write_report
+from frame.eval.present.pictures import write_png
+from frame.eval.present.published import published, published_for
+from frame.eval.present.report import PICTURES_A_RESULT, write_report
 from frame.eval.result import Result
 from frame.manifests.errors import InputError
 

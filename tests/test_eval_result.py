@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from frame.eval.present.table import result_text
 from frame.eval.result import RESULT, Result, data_digest, read_result
-from frame.eval.table import result_text
 from frame.manifests.errors import InputError
 
 ENCODER = {"name": "dino_vits16", "model": "vit_small", "weights": "file"}

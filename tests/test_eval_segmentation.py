@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 
 from frame.eval.commands.segmentation import camvid, vspw
 from frame.eval.encoder import EncoderInfo, Picture
-from frame.eval.feature_store import FeatureStore
-from frame.eval.head_training import HeadRecipe
-from frame.eval.labelled_clip import LabelledClip, SegmentationData
-from frame.eval.linear_segmentation import Predicted, SegmentationSettings, linear_segmentation, resized_labels
 from frame.eval.result import Result, read_result
-from frame.eval.segmentation_scores import DeltaScores
+from frame.eval.segment.feature_store import FeatureStore
+from frame.eval.segment.head_training import HeadRecipe
+from frame.eval.segment.labelled_clip import LabelledClip, SegmentationData
+from frame.eval.segment.linear_segmentation import Predicted, SegmentationSettings, linear_segmentation, resized_labels
+from frame.eval.segment.segmentation_scores import DeltaScores
 from frame.eval.tasks.segmentation import HeadOptions, parse_deltas, parse_first, parse_size, segmentation_result
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress

@@ -13,7 +13,7 @@ from small_videos import picture, write_video
 from typer.testing import CliRunner
 
 from frame.eval.cli import app
-from frame.eval.show import FILM, STRIP, match_masks, read_clip, resized, show, weights_by_name
+from frame.eval.present.show import FILM, STRIP, match_masks, read_clip, resized, show, weights_by_name
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 

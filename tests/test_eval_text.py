@@ -16,7 +16,7 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 from frame.eval import cli
-from frame.eval.text import (
+from frame.eval.recognise.text import (
     TextEmbeddings,
     embed_names,
     for_classes,
@@ -25,7 +25,7 @@ from frame.eval.text import (
     read_templates,
     write_embeddings,
 )
-from frame.eval.text_tower import TextTower, text_state
+from frame.eval.recognise.text_tower import TextTower, text_state
 from frame.manifests.errors import InputError
 
 CPU = torch.device("cpu")

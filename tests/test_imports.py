@@ -42,7 +42,9 @@ def level(name: str) -> int:
     return next(number for number, layer in enumerate(LAYERS) if room(name) in layer)
 
 
-FILES = [file for top in ("manifests", "pipeline", "model", "train", "eval") for file in sorted((ROOT / top).rglob("*.py"))]
+FILES = [
+    file for top in ("manifests", "pipeline", "model", "train", "eval") for file in sorted((ROOT / top).rglob("*.py"))
+]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))

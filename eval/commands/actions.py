@@ -49,7 +49,7 @@ def ucf101(
     json: Json = False,
 ) -> None:
     """Recognise the actions of UCF-101."""
-    from frame.eval.class_text import TextSource
+    from frame.eval.recognise.class_text import TextSource
     from frame.eval.tasks.actions import ActionOptions, evaluate
 
     source = TextSource(tower=text, weights=text_weights, templates=templates, embeddings=text_embeddings)
@@ -78,7 +78,7 @@ def hmdb51(
     json: Json = False,
 ) -> None:
     """Recognise the actions of HMDB-51."""
-    from frame.eval.class_text import TextSource
+    from frame.eval.recognise.class_text import TextSource
     from frame.eval.tasks.actions import ActionOptions, evaluate
 
     source = TextSource(tower=text, weights=text_weights, templates=templates, embeddings=text_embeddings)
@@ -96,7 +96,7 @@ def text(
     device: Device = "auto",
 ) -> None:
     """Write the text embeddings of class names, for --text-embeddings."""
-    from frame.eval.class_text import TextSource, write_text
+    from frame.eval.recognise.class_text import TextSource, write_text
 
     source = TextSource(tower=text, weights=text_weights, templates=templates)
     count = write_text(names, source, out, device)

@@ -41,7 +41,7 @@ def request(data: Path, encoder: str, out: Path, weights: str, preset: str, sequ
 
 def finish(evaluate: Callable[[Progress], Result], out: Path, as_json: bool) -> None:
     """Evaluate, keep the result, say what came out."""
-    from frame.eval.table import result_text
+    from frame.eval.present.table import result_text
     from frame.manifests.progress import Progress
 
     result = evaluate(Progress(quiet=as_json))

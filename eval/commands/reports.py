@@ -17,7 +17,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder for the table as text and Markdown.")] = None,
 ) -> None:
     """One table of several results of one task; refuses those that measured different things."""
-    from frame.eval import compare as tables
+    from frame.eval.present import compare as tables
 
     made = tables.compare(tables.load(results))
     print(tables.as_text(made))
@@ -34,7 +34,7 @@ def report(
     """One HTML page and a Markdown table of all results in a folder, beside the papers' figures."""
     import sys
 
-    from frame.eval.report import write_report
+    from frame.eval.present.report import write_report
 
     page, table, lost = write_report(folder, out)
     for line in lost:

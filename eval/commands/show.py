@@ -26,7 +26,7 @@ def show(
     device: Device = "auto",
 ) -> None:
     """Features of a clip as colours, and masks over its frames, as PNG and MP4."""
-    from frame.eval.show import show as make
+    from frame.eval.present.show import show as make
     from frame.manifests.errors import InputError
     from frame.manifests.progress import Progress
 

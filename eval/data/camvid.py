@@ -22,8 +22,8 @@ import numpy as np
 
 from frame.eval.data.raw_video import RawVideo, find_video
 from frame.eval.encoder import Picture
-from frame.eval.images import read_mask, read_picture
-from frame.eval.labelled_clip import VOID, LabelledClip, Labels, SegmentationData, require_same_size, widest_gap
+from frame.eval.propagate.images import read_mask, read_picture
+from frame.eval.segment.labelled_clip import VOID, LabelledClip, Labels, SegmentationData, require_same_size, widest_gap
 from frame.manifests.errors import InputError
 
 CLASSES = (

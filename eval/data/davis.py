@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from frame.eval.data.lists import inside, read_lines, shown
-from frame.eval.images import Ids, read_mask
+from frame.eval.propagate.images import Ids, read_mask
 from frame.eval.result import data_digest
 from frame.manifests.errors import InputError
 

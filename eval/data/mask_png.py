@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from isal import isal_zlib
@@ -21,6 +22,7 @@ from frame.manifests.errors import InputError
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3
 _PIXELS = 1 << 28
+_DAMAGED = cast(type[Exception], isal_zlib.IsalError)  # its stubs say that it is an instance
 _LEFT = 1  # the filter that keeps differences from the pixel to the left
 
 
@@ -77,7 +79,7 @@ def _unpack(data: bytes) -> Ids | None:
     inflater = isal_zlib.decompressobj()
     try:
         packed = inflater.decompress(b"".join(_parts(data)), size + 1)
-    except (isal_zlib.IsalError, struct.error):
+    except (_DAMAGED, struct.error):
         return None
     if len(packed) != size or not inflater.eof:
         return None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frame.eval.encoder import Picture
-from frame.eval.images import read_picture
+from frame.eval.propagate.images import read_picture
 from frame.manifests.errors import InputError
 
 _VIDEOS = (".avi", ".mxf", ".mp4", ".mov", ".mkv", ".m4v", ".mpg")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from frame.eval.data.lists import shown
 from frame.eval.encoder import Picture
-from frame.eval.labelled_clip import Labels
+from frame.eval.segment.labelled_clip import Labels
 from frame.manifests.errors import InputError
 from frame.manifests.load import load_rows
 from frame.pipeline.decode import ClipError, DecodeCage

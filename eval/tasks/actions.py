@@ -15,8 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from torch.nn import functional
 
-from frame.eval.action_features import FRAMES, Past, Sampling, cls_tokens
-from frame.eval.class_text import TextSource, shared_text
 from frame.eval.data.actions import (
     SPLITS,
     ActionClip,
@@ -28,7 +26,9 @@ from frame.eval.data.actions import (
 )
 from frame.eval.data.lists import shown
 from frame.eval.encoder import Encoder, open_encoder
-from frame.eval.log_regression import (
+from frame.eval.recognise.action_features import FRAMES, Past, Sampling, cls_tokens
+from frame.eval.recognise.class_text import TextSource, shared_text
+from frame.eval.recognise.log_regression import (
     HELD_OUT,
     MAX_ITERATIONS,
     TOLERANCE,
@@ -38,9 +38,9 @@ from frame.eval.log_regression import (
     fit_and_predict,
     sweep_values,
 )
+from frame.eval.recognise.text import TextEmbeddings
 from frame.eval.request import Request
 from frame.eval.result import Result, data_digest
-from frame.eval.text import TextEmbeddings
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 from frame.pipeline.decode import ClipError

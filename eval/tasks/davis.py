@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from frame.eval.data.davis import VOID, DavisData, DavisSequence, load_davis
 from frame.eval.encoder import Encoder, Picture, open_encoder
-from frame.eval.images import Ids, input_size, read_picture, resize_nearest, write_mask
-from frame.eval.mask_propagation import mask_knobs, propagate_masks, scored
 from frame.eval.metrics.davis import ObjectScores, id_scores, object_count, summarise, total
-from frame.eval.pictures import overlay, safe_name, spread, strip, write_png
-from frame.eval.preset import Preset, load_preset
+from frame.eval.present.pictures import overlay, safe_name, spread, strip, write_png
+from frame.eval.propagate.images import Ids, input_size, read_picture, resize_nearest, write_mask
+from frame.eval.propagate.mask_propagation import mask_knobs, propagate_masks, scored
+from frame.eval.propagate.preset import Preset, load_preset
 from frame.eval.request import Request
 from frame.eval.result import PICTURES, Result
 from frame.manifests.errors import InputError

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from frame.eval.data.jhmdb import JOINTS, PoseClip, PoseData, load_jhmdb, read_positions
 from frame.eval.encoder import Encoder, Picture, open_encoder
-from frame.eval.images import input_size, palette, read_picture
-from frame.eval.joints import joint_labels, read_joints, to_cells
-from frame.eval.mask_propagation import prepared
 from frame.eval.metrics.pck import ClipPoints, from_cells, mean_pck, pck
-from frame.eval.pictures import safe_name, spread, strip, write_png
-from frame.eval.preset import JointKnobs, Preset, load_preset
-from frame.eval.propagation import Propagator
+from frame.eval.present.pictures import safe_name, spread, strip, write_png
+from frame.eval.propagate.images import input_size, palette, read_picture
+from frame.eval.propagate.joints import joint_labels, read_joints, to_cells
+from frame.eval.propagate.mask_propagation import prepared
+from frame.eval.propagate.preset import JointKnobs, Preset, load_preset
+from frame.eval.propagate.propagation import Propagator
 from frame.eval.request import Request
 from frame.eval.result import PICTURES, Result, data_digest
 from frame.manifests.errors import InputError

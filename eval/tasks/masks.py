@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frame.eval.data.davis import Year, load_davis
-from frame.eval.mask_folders import score_folders
 from frame.eval.metrics.davis import total
+from frame.eval.metrics.mask_folders import score_folders
 from frame.eval.result import Result, data_digest
 from frame.manifests.errors import InputError
 

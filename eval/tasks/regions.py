@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from frame.eval.data.davis import DavisSequence, load_davis
 from frame.eval.encoder import Encoder, Picture, open_encoder
-from frame.eval.images import write_mask
 from frame.eval.metrics.davis import ObjectScores, id_scores, object_count, summarise, total
-from frame.eval.pictures import overlay, safe_name, spread, strip, write_png
-from frame.eval.proposals import SUPERPIXELS, Digest, Masks, Proposals, open_proposals
-from frame.eval.region_sequence import ORACLE, track
-from frame.eval.region_tracking import KEPT, Reference
+from frame.eval.present.pictures import overlay, safe_name, spread, strip, write_png
+from frame.eval.propagate.images import write_mask
 from frame.eval.request import Request
 from frame.eval.result import PICTURES, Result
+from frame.eval.track.proposals import SUPERPIXELS, Digest, Masks, Proposals, open_proposals
+from frame.eval.track.region_sequence import ORACLE, track
+from frame.eval.track.region_tracking import KEPT, Reference
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress, Tick
 

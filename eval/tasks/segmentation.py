@@ -15,19 +15,19 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from frame.eval.clip_features import Size
 from frame.eval.data.camvid import open_camvid
 from frame.eval.data.vspw import TRAIN_EVERY, open_vspw
 from frame.eval.encoder import Encoder, Picture, open_encoder
-from frame.eval.feature_store import FeatureStore, StoredType
-from frame.eval.head_training import recipe_for
-from frame.eval.heads import HeadName
-from frame.eval.labelled_clip import VOID, LabelledClip, Labels, SegmentationData
-from frame.eval.linear_segmentation import Predicted, SegmentationSettings, Trained, linear_segmentation
-from frame.eval.pictures import overlay, safe_name, spread, strip, write_png
+from frame.eval.present.pictures import overlay, safe_name, spread, strip, write_png
 from frame.eval.request import Request
 from frame.eval.result import PICTURES, Result, data_digest
-from frame.eval.segmentation_scores import Convention, DeltaScores
+from frame.eval.segment.clip_features import Size
+from frame.eval.segment.feature_store import FeatureStore, StoredType
+from frame.eval.segment.head_training import recipe_for
+from frame.eval.segment.heads import HeadName
+from frame.eval.segment.labelled_clip import VOID, LabelledClip, Labels, SegmentationData
+from frame.eval.segment.linear_segmentation import Predicted, SegmentationSettings, Trained, linear_segmentation
+from frame.eval.segment.segmentation_scores import Convention, DeltaScores
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 

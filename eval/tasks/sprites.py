@@ -17,17 +17,17 @@ from torch import Tensor
 
 from frame.eval.data.sprites import SpriteClip, SpriteTruth, read_pictures, read_truth, shape_labels, sprite_clips
 from frame.eval.encoder import Encoder, Picture, open_encoder
-from frame.eval.images import Ids, Size, input_size
-from frame.eval.joints import Floats, joint_labels, read_joints, to_cells
-from frame.eval.labelled_clip import LabelledClip, Labels, SegmentationData
-from frame.eval.mask_propagation import prepared, propagate_masks
 from frame.eval.metrics.davis import sequence_scores
 from frame.eval.metrics.pck import ClipPoints, from_cells, mean_pck, pck
-from frame.eval.pictures import overlay, safe_name, spread, stack, strip, write_png
-from frame.eval.preset import JointKnobs, Preset, load_preset
-from frame.eval.propagation import Propagator
+from frame.eval.present.pictures import overlay, safe_name, spread, stack, strip, write_png
+from frame.eval.propagate.images import Ids, Size, input_size
+from frame.eval.propagate.joints import Floats, joint_labels, read_joints, to_cells
+from frame.eval.propagate.mask_propagation import prepared, propagate_masks
+from frame.eval.propagate.preset import JointKnobs, Preset, load_preset
+from frame.eval.propagate.propagation import Propagator
 from frame.eval.request import Request
 from frame.eval.result import PICTURES, Result, data_digest
+from frame.eval.segment.labelled_clip import LabelledClip, Labels, SegmentationData
 from frame.eval.tasks.segmentation import HeadOptions, segmentation_result
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress

@@ -15,11 +15,11 @@ import numpy as np
 
 from frame.eval.data.vip import CLASSES, VipData, VipVideo, load_vip
 from frame.eval.encoder import Encoder, Picture, open_encoder
-from frame.eval.images import Ids, read_mask, read_picture, resize_nearest
-from frame.eval.mask_propagation import mask_knobs, propagate_masks, scored
 from frame.eval.metrics.miou import Counts, class_iou, confusion, segmentation_scores
-from frame.eval.pictures import overlay, safe_name, spread, strip, write_png
-from frame.eval.preset import Preset, load_preset
+from frame.eval.present.pictures import overlay, safe_name, spread, strip, write_png
+from frame.eval.propagate.images import Ids, read_mask, read_picture, resize_nearest
+from frame.eval.propagate.mask_propagation import mask_knobs, propagate_masks, scored
+from frame.eval.propagate.preset import Preset, load_preset
 from frame.eval.request import Request
 from frame.eval.result import PICTURES, Result, data_digest
 from frame.manifests.errors import InputError

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from frame.eval.images import Ids, Size, resize_nearest
-from frame.eval.propagation import stretched
+from frame.eval.propagate.images import Ids, Size, resize_nearest
+from frame.eval.propagate.propagation import stretched
 
 VOID = 255
 Down = Literal["nearest_ids", "bilinear_onehot"]

@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from frame.eval.encoder import IMAGENET_STD, Triple
-from frame.eval.images import Rule
-from frame.eval.label_maps import Down, MinMax, Up
-from frame.eval.propagation import Propagation
+from frame.eval.propagate.images import Rule
+from frame.eval.propagate.label_maps import Down, MinMax, Up
+from frame.eval.propagate.propagation import Propagation
 from frame.manifests.errors import InputError
 
 Task = Literal["davis", "vip", "jhmdb"]
-_FOLDER = files("frame.eval") / "presets"
+_FOLDER = files("frame.eval.propagate") / "presets"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

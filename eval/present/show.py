@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from frame.eval.encoder import Encoder, Picture, open_encoder
-from frame.eval.film import write_mp4
-from frame.eval.images import Ids, read_mask, resize_nearest
-from frame.eval.pictures import enlarged, overlay, pca_colours, spread, stack, strip, write_png
+from frame.eval.present.film import write_mp4
+from frame.eval.present.pictures import enlarged, overlay, pca_colours, spread, stack, strip, write_png
+from frame.eval.propagate.images import Ids, read_mask, resize_nearest
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 from frame.pipeline.decode import FOLDER_RATE, ClipError, DecodeCage

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from frame.eval.neighbourhood import Band, Shape, band_mask, bands, near, reach
+from frame.eval.propagate.neighbourhood import Band, Shape, band_mask, bands, near, reach
 from frame.manifests.errors import InputError
 
 Queue = Literal["after_first", "from_first", "padded"]

@@ -13,8 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
-from frame.eval.compare import Comparison, Entry, as_markdown, figure, group, load, markdown, title
-from frame.eval.published import Published, published_for
+from frame.eval.present.compare import Comparison, Entry, as_markdown, figure, group, load, markdown, title
+from frame.eval.present.published import Published, published_for
 from frame.eval.result import RESULT
 from frame.manifests.errors import InputError
 from frame.model.files import replacing
@@ -224,13 +224,13 @@ def printed(value: float | None) -> str:
 def _style() -> Markup:
     """The look of the cache's report, and what this page adds to it."""
     house = (files("frame.pipeline.view") / "page.css").read_text(encoding="utf-8")
-    return Markup(house + (files("frame.eval") / "page.css").read_text(encoding="utf-8"))
+    return Markup(house + (files("frame.eval.present") / "page.css").read_text(encoding="utf-8"))
 
 
 def _environment() -> Environment:
     """Everything that is put into the page is escaped."""
     environment = Environment(
-        loader=PackageLoader("frame.eval", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("frame.eval.present", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"figure": figure, "printed": printed}

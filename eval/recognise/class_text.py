@@ -12,7 +12,7 @@ import torch
 from frame.eval.data.actions import label_text
 from frame.eval.data.lists import read_lines, shown
 from frame.eval.encoder import Encoder, open_device
-from frame.eval.text import (
+from frame.eval.recognise.text import (
     TEMPLATES,
     TextEmbeddings,
     embed_names,
@@ -37,7 +37,7 @@ class TextSource:
 
 def text_of_classes(classes: Sequence[str], source: TextSource, device: torch.device) -> TextEmbeddings:
     """Vectors of the classes by an open_clip text tower. Raises InputError."""
-    from frame.eval.text_tower import TextTower
+    from frame.eval.recognise.text_tower import TextTower
 
     templates = read_templates(source.templates) if source.templates else TEMPLATES
     tower = TextTower(source.tower, source.weights, device)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from frame.eval.encoder import Encoder, Frame, Picture
-from frame.eval.images import Ids, Size, input_size, resize_float, resize_nearest, resize_picture
-from frame.eval.label_maps import read_out, soft_labels
-from frame.eval.preset import InputKnobs, MaskKnobs, Preset
-from frame.eval.propagation import Propagator
+from frame.eval.propagate.images import Ids, Size, input_size, resize_float, resize_nearest, resize_picture
+from frame.eval.propagate.label_maps import read_out, soft_labels
+from frame.eval.propagate.preset import InputKnobs, MaskKnobs, Preset
+from frame.eval.propagate.propagation import Propagator
 from frame.model import Tokens
 
 

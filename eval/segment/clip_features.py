@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from frame.eval.encoder import Encoder, EncoderInfo, Picture
-from frame.eval.feature_store import Features, FeatureStore, picture_digest
-from frame.eval.images import resize_picture
-from frame.eval.labelled_clip import LabelledClip
+from frame.eval.propagate.images import resize_picture
+from frame.eval.segment.feature_store import Features, FeatureStore, picture_digest
+from frame.eval.segment.labelled_clip import LabelledClip
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress, Tick
 

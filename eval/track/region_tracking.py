@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from frame.eval.images import Ids
-from frame.eval.proposals import Masks
+from frame.eval.propagate.images import Ids
+from frame.eval.track.proposals import Masks
 
 Reference = Literal["first", "previous", "ema"]
 Floats = NDArray[np.float32]

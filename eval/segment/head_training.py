@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from frame.eval.feature_store import Features
-from frame.eval.heads import upsampled
-from frame.eval.labelled_clip import VOID, Labels
+from frame.eval.segment.feature_store import Features
+from frame.eval.segment.heads import upsampled
+from frame.eval.segment.labelled_clip import VOID, Labels
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 

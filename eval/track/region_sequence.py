@@ -13,10 +13,10 @@ import numpy as np
 from torch import Tensor
 
 from frame.eval.encoder import Encoder, Picture
-from frame.eval.images import Ids, read_picture
-from frame.eval.pooling import Padding, padded, padding, pooled
-from frame.eval.proposals import Masks
-from frame.eval.region_tracking import Floats, Reference, RegionTracker, oracle, paint
+from frame.eval.propagate.images import Ids, read_picture
+from frame.eval.track.pooling import Padding, padded, padding, pooled
+from frame.eval.track.proposals import Masks
+from frame.eval.track.region_tracking import Floats, Reference, RegionTracker, oracle, paint
 from frame.manifests.errors import InputError
 
 ORACLE = "oracle"

@@ -26,7 +26,7 @@ class Published:
 @cache
 def published() -> tuple[Published, ...]:
     """All figures on record."""
-    stored = yaml.safe_load((files("frame.eval") / _FILE).read_text(encoding="utf-8"))
+    stored = yaml.safe_load((files("frame.eval.present") / _FILE).read_text(encoding="utf-8"))
     return tuple(
         Published(**{**row, "scores": {name: round(value / 100, 6) for name, value in row["scores"].items()}})
         for row in stored

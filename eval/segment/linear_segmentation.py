@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from frame.eval.clip_features import ClipFeatures, Size, take_features
 from frame.eval.encoder import Encoder
-from frame.eval.feature_store import Features, FeatureStore
-from frame.eval.head_training import HeadExamples, HeadRecipe, train_head
-from frame.eval.heads import HeadName, make_head, upsampled
-from frame.eval.labelled_clip import VOID, LabelledClip, Labels, possible_deltas
+from frame.eval.segment.clip_features import ClipFeatures, Size, take_features
+from frame.eval.segment.feature_store import Features, FeatureStore
+from frame.eval.segment.head_training import HeadExamples, HeadRecipe, train_head
+from frame.eval.segment.heads import HeadName, make_head, upsampled
+from frame.eval.segment.labelled_clip import VOID, LabelledClip, Labels, possible_deltas
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from frame.eval.encoder import Picture, Triple
-from frame.eval.proposals import Masks
+from frame.eval.track.proposals import Masks
 
 _TOGETHER = 16  # masks pooled at once: a few dozen megabytes at 480p
 

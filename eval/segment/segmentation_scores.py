@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from frame.eval.linear_segmentation import Predicted
 from frame.eval.metrics.consistency import consistency, mean_consistency
 from frame.eval.metrics.miou import SegmentationScores, class_iou, confusion, segmentation_scores
+from frame.eval.segment.linear_segmentation import Predicted
 
 # camvid: the sum over all classes divided by their number (SegNet). vspw: the mean over classes that occur in the truth
 # (VSPW's evaluator), with the mean over classes that occur at all beside it. present: as vspw, alone.

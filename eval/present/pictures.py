@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from frame.eval.encoder import Picture
-from frame.eval.images import Ids, palette
+from frame.eval.propagate.images import Ids, palette
 from frame.model.files import replacing
 from frame.pipeline.view.pictures import colour_range, colours, fit_projection
 

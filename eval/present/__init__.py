@@ -1,0 +1,1 @@
+"""What a person sees of results: pictures, films, tables, the page."""

@@ -1,0 +1,1 @@
+"""Pooled regions followed by their features: proposals, pooling, tracking."""
