@@ -54,12 +54,12 @@ SEMANTIC := clip_vitb32
 WEIGHTS := random
 CACHE := --dataset sprites --source $(DEMO)/sprites --out $(DEMO)/cache --size 160 --teachers $(SPATIAL),$(SEMANTIC) $(WEIGHTS:%=--weights %)
 STAGE2 := $(BIN)/frame-train stage2 --cache $(DEMO)/cache --init $(DEMO)/stage1 --recipe demo
-SPRITES := $(BIN)/frame-eval sprites --data $(DEMO)/sprites --schedule 200
+SPRITES := $(BIN)/frame-eval sprites --data $(DEMO)/sprites --schedule 100
 # Of WEIGHTS, what is for the spatial teacher: its file, or `random`; without either, the hub.
 TEACHER := $(firstword $(patsubst $(SPATIAL)=%,%,$(filter $(SPATIAL)=%,$(WEIGHTS))) $(filter random,$(WEIGHTS)))
 
 demo: env
-	$(BIN)/frame-cache sprites $(DEMO)/sprites --clips 24 --frames 20
+	$(BIN)/frame-cache sprites $(DEMO)/sprites --clips 20 --frames 20
 	$(BIN)/frame-cache plan $(CACHE)
 	$(BIN)/frame-cache build $(CACHE)
 	$(BIN)/frame-cache verify $(DEMO)/cache --against-teacher 4

@@ -1,6 +1,6 @@
 """Where does a training step's time go? One run, one table of ratios; rounds are interleaved, medians compared.
 
-    python bench/train.py [--student vit_small] [--size 224] [--batch 8] [--windows 16] [--rounds 3] [--steps 2]
+    python bench/train.py [--student vit_small] [--size 224] [--batch 8] [--windows 32] [--rounds 3] [--steps 2]
 
 *synthetic*: the same step on a batch that is already in memory, again and again. *cache*: batches come from the cache
 through reader processes, as in ``frame-train``. *online*: no cache; each batch's targets are made by the teachers in
@@ -51,9 +51,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--student", default="vit_small")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=8, help="frames a step of stage 1")
-    parser.add_argument("--windows", type=int, default=16, help="windows a step of stage 2, and of a segment")
-    parser.add_argument("--clips", type=int, default=10)
-    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--windows", type=int, default=32, help="windows a step of stage 2, and of a segment")
+    parser.add_argument("--clips", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=44)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="steps of each kind a round")
     parser.add_argument("--workers", type=int, default=1)

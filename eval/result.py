@@ -44,11 +44,15 @@ class Result:
 
     def write(self, out: Path) -> Path:
         """``OUT/result.json``, whole or not at all."""
-        stored = {"format": FORMAT, **asdict(self), "versions": versions()}
         path = out / RESULT
         with replacing(path) as partial:
-            partial.write_text(json.dumps(stored, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            partial.write_text(self.to_json(indent=2) + "\n", encoding="utf-8")
         return path
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The text of the file. Raises ValueError for a number that is not finite."""
+        stored = {"format": FORMAT, **asdict(self), "versions": versions()}
+        return json.dumps(stored, indent=indent, allow_nan=False)
 
 
 def read_result(path: Path) -> Result:

@@ -20,6 +20,7 @@ from frame.eval.propagate.images import (
     resize_float,
     resize_nearest,
     resize_picture,
+    size_note,
     write_mask,
 )
 from frame.manifests.errors import InputError
@@ -132,3 +133,9 @@ def test_the_two_nearest_neighbours_differ() -> None:
     row = np.arange(9, dtype=np.uint8)[None]
     assert resize_nearest(row, (1, 3), library="pillow").tolist() == [[1, 4, 7]]
     assert resize_nearest(row, (1, 3), library="opencv").tolist() == [[0, 3, 6]]
+
+
+def test_the_result_says_where_patches_change_the_size() -> None:
+    assert size_note("bear", (480, 854), rule="short64", sides=(480,), patch=16) == []
+    (note,) = size_note("bear", (480, 854), rule="short64", sides=(480,), patch=14)
+    assert "bear went in at 476 x 840 instead of 480 x 832" in note

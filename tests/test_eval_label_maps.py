@@ -55,7 +55,13 @@ def test_any_number_of_classes(classes: int) -> None:
     found = soft_labels(ids, down="bilinear_onehot", size=(32, 48), patch=2)
     assert found.labels.shape == (16, 24, classes)
     out = read_out(
-        torch.from_numpy(found.labels), found.ids, up="opencv", minmax="none", size=(32, 48), native=(32, 48)
+        torch.from_numpy(found.labels),
+        found.ids,
+        up="opencv",
+        back="opencv",
+        minmax="none",
+        size=(32, 48),
+        native=(32, 48),
     )
     assert out.shape == (32, 48)
     assert len(np.unique(out)) > classes * 0.5 or classes == 1
@@ -73,9 +79,9 @@ def test_dinos_read_out() -> None:
         large[channel] /= large[channel].max()
     best = large.argmax(0).numpy().astype(np.uint8)
     expected = np.asarray(Image.fromarray(best).resize((70, 50), Image.Resampling.NEAREST))
-    found = read_out(soft, (0, 1, 2), up="patches", minmax="dino", size=(48, 64), native=(50, 70))
+    found = read_out(soft, (0, 1, 2), up="patches", back="pillow", minmax="dino", size=(48, 64), native=(50, 70))
     assert np.array_equal(found, expected)
-    plain = read_out(soft, (0, 1, 2), up="patches", minmax="none", size=(48, 64), native=(50, 70))
+    plain = read_out(soft, (0, 1, 2), up="patches", back="pillow", minmax="none", size=(48, 64), native=(50, 70))
     assert not np.array_equal(found, plain)
 
 
@@ -83,8 +89,12 @@ def test_crws_read_out() -> None:
     soft = a_soft_map()
     best = np.argmax(cv2.resize(soft.numpy(), (64, 48)), axis=-1).astype(np.uint8)
     expected = cv2.resize(best * 4, (70, 50), interpolation=cv2.INTER_NEAREST)
-    found = read_out(soft, (0, 4, 8), up="opencv", minmax="none", size=(48, 64), native=(50, 70))
+    found = read_out(soft, (0, 4, 8), up="opencv", back="opencv", minmax="none", size=(48, 64), native=(50, 70))
     assert np.array_equal(found, expected)
+    by_pillow = np.asarray(Image.fromarray(best * 4).resize((70, 50), Image.Resampling.NEAREST))
+    found = read_out(soft, (0, 4, 8), up="opencv", back="pillow", minmax="none", size=(48, 64), native=(50, 70))
+    assert np.array_equal(found, by_pillow)
+    assert not np.array_equal(by_pillow, expected)
 
 
 def test_vfs_reads_out_at_the_native_size() -> None:
@@ -92,7 +102,7 @@ def test_vfs_reads_out_at_the_native_size() -> None:
     large = functional.interpolate(soft.permute(2, 0, 1)[None], size=(50, 70), mode="bilinear", align_corners=False)[0]
     low, high = (getattr(large, name)(dim=(1, 2), keepdim=True) for name in ("amin", "amax"))
     expected = ((large - low) / (high - low + 1e-12)).argmax(0).numpy()
-    found = read_out(soft, (0, 1, 2), up="native", minmax="vfs", size=(48, 64), native=(50, 70))
+    found = read_out(soft, (0, 1, 2), up="native", back="pillow", minmax="vfs", size=(48, 64), native=(50, 70))
     assert np.array_equal(found, expected)
 
 
@@ -101,14 +111,14 @@ def test_an_object_that_fills_the_picture(minmax: Any, winner: int) -> None:
     """Its channel has one value: DINO's script divides 0 by 0 and lets nan win, VFS makes it 0."""
     soft = torch.zeros(4, 4, 2)
     soft[..., 1] = 1.0
-    found = read_out(soft, (0, 1), up="patches", minmax=minmax, size=(32, 32), native=(32, 32))
+    found = read_out(soft, (0, 1), up="patches", back="pillow", minmax=minmax, size=(32, 32), native=(32, 32))
     assert np.unique(found).tolist() == [winner]
 
 
 @given(seed=st.integers(0, 100), up=st.sampled_from(["patches", "native", "opencv"]))
 def test_only_known_ids_come_out(seed: int, up: Any) -> None:
     soft = torch.rand(3, 5, 3, generator=torch.Generator().manual_seed(seed))
-    found = read_out(soft, (0, 7, 200), up=up, minmax="dino", size=(24, 40), native=(31, 29))
+    found = read_out(soft, (0, 7, 200), up=up, back="pillow", minmax="dino", size=(24, 40), native=(31, 29))
     assert found.shape == (31, 29)
     assert found.dtype == np.uint8
     assert set(np.unique(found).tolist()) <= {0, 7, 200}
@@ -120,5 +130,7 @@ def test_reference_dino_masks() -> None:
         soft_TChw, hard_THW = torch.from_numpy(stored["soft"]), stored["hard"]
     for soft_Chw, hard_HW in zip(soft_TChw, hard_THW, strict=True):
         soft_hwC = soft_Chw.permute(1, 2, 0)
-        found = read_out(soft_hwC, (0, 1, 2), up="patches", minmax="dino", size=(128, 192), native=(128, 192))
+        found = read_out(
+            soft_hwC, (0, 1, 2), up="patches", back="pillow", minmax="dino", size=(128, 192), native=(128, 192)
+        )
         assert np.array_equal(found, hard_HW)

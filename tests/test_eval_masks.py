@@ -73,3 +73,11 @@ def test_a_missing_mask_is_named(
         run(monkeypatch, "--data", davis, "--masks", tmp_path / "found", "--out", tmp_path / "out")
     assert "b/00002.png" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_annotations_of_several_objects_are_not_scored_as_one(
+    davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--data", davis, "--masks", tmp_path / "found", "--out", tmp_path / "out", "--year", "2016")
+    assert "not DAVIS-2016's" in capsys.readouterr().err

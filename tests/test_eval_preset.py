@@ -88,3 +88,9 @@ def test_refuses_rounding_that_does_nothing() -> None:
         load_preset("davis", "uvc", ["resized_as=float32"])
     with pytest.raises(InputError, match="sigma"):
         load_preset("jhmdb", "crw", ["sigma=0"])
+
+
+def test_a_radius_without_a_neighbourhood_is_refused() -> None:
+    with pytest.raises(InputError, match="A radius does nothing"):
+        load_preset("davis", "uvc", ["radius=12"])
+    assert load_preset("davis", "uvc", ["radius=12", "shape=square"]).propagation.radius == 12

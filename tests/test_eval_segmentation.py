@@ -243,7 +243,8 @@ RANDOM = ["--encoder", "timm:deit_tiny_patch16_224", "--weights", "random", "--d
 def run(arguments: list[str]) -> Result:
     done = CliRunner().invoke(APP, arguments, catch_exceptions=False)
     assert done.exit_code == 0
-    return Result(**json.loads(done.stdout))
+    stored = json.loads(done.stdout)
+    return Result(**{name: stored[name] for name in Result.__dataclass_fields__})
 
 
 def test_camvid_from_the_command(tmp_path: Path) -> None:

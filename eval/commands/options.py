@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,4 +44,4 @@ def finish(evaluate: Callable[[Progress], Result], out: Path, as_json: bool) -> 
 
     result = evaluate(Progress(quiet=as_json))
     path = result.write(out)
-    print(json.dumps(asdict(result)) if as_json else f"{result_text(result)}\nResult: {path}")
+    print(result.to_json() if as_json else f"{result_text(result)}\nResult: {path}")

@@ -19,6 +19,7 @@ from frame.model.files import replacing
 
 Ids = NDArray[np.uint8]  # [H, W]
 Size = tuple[int, int]  # height, width
+Library = Literal["opencv", "pillow"]
 Rule = Literal["short64", "long64", "short", "fixed", "native"]
 
 _MULTIPLE = 64
@@ -119,6 +120,23 @@ def input_size(size: Size, *, rule: Rule, sides: tuple[int, ...], patch: int) ->
     return (side, other) if height_is_given else (other, side)
 
 
+def size_note(name: str, size: Size, *, rule: Rule, sides: tuple[int, ...], patch: int) -> list[str]:
+    """A sentence for the result where the patches change the size that a protocol asks for; else nothing."""
+    seen, asked = (input_size(size, rule=rule, sides=sides, patch=each) for each in (patch, 1))
+    if seen == asked:
+        return []
+    return [
+        f"Patches of {patch} pixels: {name} went in at {seen[0]} x {seen[1]} instead of {asked[0]} x {asked[1]} (sides "
+        "to the nearest multiple of the patch; where 64 is the multiple, to the largest one of the patch up to 64)."
+    ]
+
+
+def picture_size_note(name: str, path: Path, *, rule: Rule, sides: tuple[int, ...], patch: int) -> list[str]:
+    """``size_note`` for a picture in a file."""
+    shape = read_picture(path).shape
+    return size_note(name, (shape[0], shape[1]), rule=rule, sides=sides, patch=patch)
+
+
 def resize_picture(picture: Picture, size: Size) -> Picture:
     """OpenCV's bilinear resize of uint8, without antialiasing; as it is where the size is right."""
     if picture.shape[:2] == size:
@@ -134,7 +152,7 @@ def resize_float(picture: Picture, size: Size) -> NDArray[np.float32]:
     return values * np.float32(255)
 
 
-def resize_nearest(values: NDArray[np.uint8], size: Size, *, library: Literal["opencv", "pillow"]) -> NDArray[np.uint8]:
+def resize_nearest(values: NDArray[np.uint8], size: Size, *, library: Library) -> NDArray[np.uint8]:
     """Nearest neighbour. The two libraries choose different pixels, so a protocol names its own."""
     if values.shape[:2] == size:
         return values

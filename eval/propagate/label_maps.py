@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from frame.eval.propagate.images import Ids, Size, resize_nearest
+from frame.eval.propagate.images import Ids, Library, Size, resize_nearest
 from frame.eval.propagate.propagation import stretched
 
 VOID = 255
@@ -56,11 +56,14 @@ def soft_labels(mask_HW: Ids, *, down: Down, size: Size, patch: int) -> SoftLabe
     return SoftLabels(labels=_bilinear(onehot_HWC, grid), ids=tuple(ids.tolist()))
 
 
-def read_out(labels_hwC: Tensor, ids: tuple[int, ...], *, up: Up, minmax: MinMax, size: Size, native: Size) -> Ids:
+def read_out(
+    labels_hwC: Tensor, ids: tuple[int, ...], *, up: Up, back: Library, minmax: MinMax, size: Size, native: Size
+) -> Ids:
     """The ids of a frame at its ``native`` size, from the soft labels of an input of ``size``.
 
-    ``patches`` (DINO): bilinear to the input, arg max, Pillow's nearest neighbour to native. ``native`` (VFS): bilinear
-    to native, arg max. ``opencv`` (CRW): OpenCV's bilinear to the input, arg max, OpenCV's nearest to native.
+    ``patches`` (DINO): bilinear to the input, arg max, nearest neighbour to native. ``native`` (VFS): bilinear to
+    native, arg max. ``opencv`` (CRW): OpenCV's bilinear to the input, arg max, nearest neighbour to native. ``back``
+    says whose nearest neighbour: the two libraries choose other pixels.
     ``minmax`` stretches every channel to 0..1 before the arg max: ``dino`` divides by the maximum, so that a channel of
     one positive value becomes nan and wins everywhere; ``vfs`` adds 1e-12, so that it becomes 0 and loses.
     """
@@ -72,7 +75,7 @@ def read_out(labels_hwC: Tensor, ids: tuple[int, ...], *, up: Up, minmax: MinMax
         )[0]
     best_HW = _stretched(soft_CHW, minmax).argmax(dim=0).cpu().numpy()
     ids_HW = np.asarray(ids, dtype=np.uint8)[best_HW]
-    return resize_nearest(ids_HW, native, library="opencv" if up == "opencv" else "pillow")
+    return resize_nearest(ids_HW, native, library=back)
 
 
 def _bilinear(values_hwC: NDArray[np.float32], size: Size) -> NDArray[np.float32]:

@@ -68,7 +68,10 @@ def _propagate(tokens: Iterator[Tokens], preset: Preset, true_HW: Ids, *, size: 
         else:
             labels_hwC = propagator.step(token.patches)
         height, width = true_HW.shape
-        yield read_out(labels_hwC, first.ids, up=masks.upsample, minmax=masks.minmax, size=size, native=(height, width))
+        yield read_out(
+            labels_hwC, first.ids, up=masks.upsample, back=masks.back, minmax=masks.minmax, size=size,
+            native=(height, width),
+        )  # fmt: skip
 
 
 def _copied(pixels: Picture, masks: MaskKnobs) -> Picture:

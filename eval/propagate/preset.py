@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from frame.eval.encoder import IMAGENET_STD, Triple
-from frame.eval.propagate.images import Rule
+from frame.eval.propagate.images import Library, Rule
 from frame.eval.propagate.label_maps import Down, MinMax, Up
 from frame.eval.propagate.propagation import Propagation
 from frame.manifests.errors import InputError
@@ -50,12 +50,14 @@ class InputKnobs:
 class MaskKnobs:
     """From id maps to soft labels of cells and back: see ``label_maps``.
 
+    ``back``: whose nearest neighbour brings ids to the size of the true masks.
     ``copy``: height and width that the dataset was resized to beforehand, pictures and masks, by nearest neighbour; it
     is then scored at that size.
     """
 
     labels: Down
     upsample: Up
+    back: Library = "pillow"
     minmax: MinMax = "none"
     copy: tuple[int, ...] = ()
 
@@ -129,6 +131,14 @@ def load_preset(task: Task, name: str, changes: Sequence[str] = ()) -> Preset:
         for knob, value in values.items()
         if value != before[key].get(knob, _default(_GROUPS[key], knob))
     }
+    propagation = built["propagation"]
+    if propagation.shape == "none" and any(change.partition("=")[0].strip() == "radius" for change in changes):
+        raise InputError(
+            what="A radius does nothing without a neighbourhood.",
+            where="--set radius",
+            why="here shape is none: every cell of a frame is looked at",
+            fix="add --set shape=square or shape=circle, or leave the radius out",
+        )
     full = name + "".join(f"+{knob}={_shown(changed[knob])}" for knob in sorted(changed))
     return Preset(name=full, task=task, **built)
 

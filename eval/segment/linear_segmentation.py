@@ -96,9 +96,11 @@ def linear_segmentation(
     wanted = [(clip, [pair[0] for delta in deltas for pair in clip.pairs(delta)]) for clip in (*train, *test)]
     keys = take_features(wanted, encoder, store, settings.size, progress)
     features = ClipFeatures(store, keys, settings.room)
+    width = features(*next(iter(keys))).shape[-1]
     heads, trained = {}, []
     for delta in deltas:
-        head = make_head(settings.head, encoder.info.width, len(settings.classes), settings.recipe.seed)
+        # Not the encoder's width: CLIP's is that of its embedding, which its patches do not have.
+        head = make_head(settings.head, width, len(settings.classes), settings.recipe.seed)
         examples = _examples(train, delta, features, encoder.info.patch, settings)
         losses = train_head(head, examples, settings.recipe, encoder.device, progress, what=f"head {delta} ahead")
         heads[delta] = head

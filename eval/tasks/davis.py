@@ -18,7 +18,7 @@ from frame.eval.data.davis import VOID, DavisData, DavisSequence, load_davis
 from frame.eval.encoder import Encoder, Picture, open_encoder
 from frame.eval.metrics.davis import ObjectScores, id_scores, object_count, summarise, total
 from frame.eval.present.pictures import overlay, safe_name, spread, strip, write_png
-from frame.eval.propagate.images import Ids, input_size, read_picture, resize_nearest, write_mask
+from frame.eval.propagate.images import Ids, read_picture, resize_nearest, size_note, write_mask
 from frame.eval.propagate.mask_propagation import mask_knobs, propagate_masks, scored
 from frame.eval.propagate.preset import Preset, load_preset
 from frame.eval.request import Request
@@ -162,15 +162,7 @@ def _notes(found: Sequence[_Found], data: DavisData, encoder: Encoder, preset: P
 
 def _sizes(data: DavisData, encoder: Encoder, preset: Preset) -> list[str]:
     """What went into the encoder, said where its patches change the sizes of the protocol."""
-    patch, copy = encoder.info.patch, mask_knobs(preset).copy
-    first = read_picture(data.sequences[0].pictures[0]).shape
-    before = (copy[0], copy[1]) if copy else (first[0], first[1])
-    rule, sides = preset.input.rule, preset.input.sides
-    size, asked = (input_size(before, rule=rule, sides=sides, patch=each) for each in (patch, 1))
-    if size == asked:
-        return []
-    return [
-        f"Patches of {patch} pixels: {data.sequences[0].name} went in at {size[0]} x {size[1]} instead of {asked[0]} x "
-        f"{asked[1]} (sides to the nearest multiple of the patch; where 64 is the multiple, to the largest one of the "
-        "patch up to 64)."
-    ]
+    copy, first = mask_knobs(preset).copy, data.sequences[0]
+    shape = read_picture(first.pictures[0]).shape
+    before = (copy[0], copy[1]) if copy else (shape[0], shape[1])
+    return size_note(first.name, before, rule=preset.input.rule, sides=preset.input.sides, patch=encoder.info.patch)

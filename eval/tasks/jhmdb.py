@@ -19,7 +19,7 @@ from frame.eval.data.jhmdb import JOINTS, PoseClip, PoseData, load_jhmdb, read_p
 from frame.eval.encoder import Encoder, Picture, open_encoder
 from frame.eval.metrics.pck import ClipPoints, from_cells, mean_pck, pck
 from frame.eval.present.pictures import safe_name, spread, strip, write_png
-from frame.eval.propagate.images import input_size, palette, read_picture
+from frame.eval.propagate.images import input_size, palette, picture_size_note, read_picture
 from frame.eval.propagate.joints import joint_labels, read_joints, to_cells
 from frame.eval.propagate.mask_propagation import prepared
 from frame.eval.propagate.preset import JointKnobs, Preset, load_preset
@@ -62,7 +62,8 @@ def evaluate(request: Request, changes: Sequence[str], progress: Progress) -> Re
         )  # fmt: skip
     return Result(
         task="jhmdb", preset=preset.name, encoder=encoder.info.to_json(), scores=scores, items=_items(per_joint),
-        data=_data(data, found), options=preset.options(), notes=_notes(found, per_joint, uneven), pictures=pictures,
+        data=_data(data, found), options=preset.options(),
+        notes=_notes(found, per_joint, uneven) + _size(data.clips[0], preset, encoder), pictures=pictures,
     )  # fmt: skip
 
 
@@ -134,6 +135,12 @@ def _data(data: PoseData, found: Sequence[ClipPoints]) -> dict[str, Any]:
         "root": str(data.root), "digest": data_digest(data.root, files), "clips": len(data.clips),
         "frames": sum(points.true.shape[2] for points in found),
     }  # fmt: skip
+
+
+def _size(first: PoseClip, preset: Preset, encoder: Encoder) -> list[str]:
+    return picture_size_note(
+        first.name, first.pictures[0], rule=preset.input.rule, sides=preset.input.sides, patch=encoder.info.patch
+    )
 
 
 def _notes(found: Sequence[ClipPoints], per_joint: Mapping[float, NDArray[np.float64]], uneven: int) -> list[str]:

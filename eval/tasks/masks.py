@@ -22,6 +22,13 @@ def evaluate(data: Path, masks: Path, *, sequences: Sequence[str] = (), year: Ye
     """
     known = load_davis(data, sequences, year=year or "auto")
     names = [one.name for one in known.sequences]
+    if known.year == "2016" and not all(one.whole for one in known.sequences):
+        raise InputError(
+            what="These annotations are not DAVIS-2016's.",
+            where=str(data / _ANNOTATIONS),
+            why="2016 has masks of 0 and 255, one object; here are others, in which 255 may be void",
+            fix="use --year 2017, or the annotations of 2016",
+        )
     scores = score_folders(masks, data / _ANNOTATIONS, names, binary=known.year == "2016")
     totals = {
         name: value

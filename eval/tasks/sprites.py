@@ -34,7 +34,7 @@ from frame.manifests.progress import Progress
 from frame.manifests.sprite_scene import OUTLINES
 
 CLASSES = ("background", *OUTLINES)
-_KNOBS = ("rule=native", "sides=")  # sprites are squares of whole patches already
+_KNOBS = ("rule=native", "sides=", "copy=")  # sprites are squares of whole patches already
 _JOINTS = JointKnobs(sigma=0.5, best=5)
 _THRESHOLDS = (0.2, 0.5)  # of the box around a sprite's few keypoints: 0.1 would be a third of a patch
 _AHEAD = 2
@@ -91,7 +91,7 @@ def _result(
     request: Request, preset: Preset, encoder: Encoder, files: Sequence[SpriteClip], items: Sequence[dict[str, Any]],
     pictures: Sequence[str], segmented: Result,
 ) -> Result:  # fmt: skip
-    names = [name for name in items[0] if name != "name"]
+    names = dict.fromkeys(name for item in items for name in item if name != "name")
     means = {name: float(np.mean([item[name] for item in items if name in item])) for name in names}
     paths = [path for clip in files for path in (clip.video, clip.masks, clip.truth)]
     return Result(
@@ -133,11 +133,17 @@ def _read(files: SpriteClip) -> _Clip:
 def _item(clip: _Clip, predicted: Sequence[Ids], points: ClipPoints) -> dict[str, Any]:
     scored = [one.to_json() for one in sequence_scores(np.stack(predicted), clip.truth.masks)]
     item: dict[str, Any] = {"name": clip.files.name}
+    if not scored:
+        return item
     for name, key in (("J&F", "J&F_mean"), ("J", "J_mean"), ("F", "F_mean")):
         item[name] = float(np.mean([one[key] for one in scored]))
-    shares = mean_pck(pck([points], _THRESHOLDS))
-    item |= {f"PCK@{threshold}": share for threshold, share in shares.items() if np.isfinite(share)}
+    item |= _shares(points)
     return item
+
+
+def _shares(points: ClipPoints) -> dict[str, float]:
+    shares = mean_pck(pck([points], _THRESHOLDS))
+    return {f"PCK@{threshold}": share for threshold, share in shares.items() if np.isfinite(share)}
 
 
 def _propagate_points(encoder: Encoder, preset: Preset, clip: _Clip) -> ClipPoints:

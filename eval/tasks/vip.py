@@ -17,7 +17,7 @@ from frame.eval.data.vip import CLASSES, VipData, VipVideo, load_vip
 from frame.eval.encoder import Encoder, Picture, open_encoder
 from frame.eval.metrics.miou import Counts, class_iou, confusion, segmentation_scores
 from frame.eval.present.pictures import overlay, safe_name, spread, strip, write_png
-from frame.eval.propagate.images import Ids, read_mask, read_picture, resize_nearest
+from frame.eval.propagate.images import Ids, picture_size_note, read_mask, read_picture, resize_nearest
 from frame.eval.propagate.mask_propagation import mask_knobs, propagate_masks, scored
 from frame.eval.propagate.preset import Preset, load_preset
 from frame.eval.request import Request
@@ -125,4 +125,7 @@ def _notes(matrix_KK: Counts, data: VipData, encoder: Encoder, preset: Preset) -
         notes.append(f"{data.unlabelled} pictures without a map were not used.")
     if encoder.info.memory:
         notes.append(f"The encoder's memory held up to {encoder.info.memory} past annotated frames.")
-    return notes
+    first = data.videos[0]
+    return notes + picture_size_note(
+        first.name, first.pictures[0], rule=preset.input.rule, sides=preset.input.sides, patch=encoder.info.patch
+    )
