@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -34,6 +35,7 @@ from frame.eval.tasks.actions import ActionOptions
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 from frame.model import Tokens
+from frame.train.run_folder import write_config
 
 LINEAR = ActionOptions(side=32, sweep=3)
 
@@ -209,6 +211,27 @@ def test_the_encoder_sees_the_past_it_is_given(ucf: Path, past: str, lengths: li
     assert len(encoder.seen) == 24 * len(lengths)
     assert result.options["memory"] == past
     assert any("memory at a sampled frame held" in note for note in result.notes)
+    assert not any("CLIP" in note for note in result.notes)
+
+
+def test_an_encoder_without_memory_is_asked_for_no_past(ucf: Path) -> None:
+    result = evaluate(ucf, LINEAR)
+    assert result.options["memory"] == "sampled"  # as with a memory, so that the two can be compared
+    assert not any("memory" in note for note in result.notes)
+    for past in ("native", "off"):
+        encoder = ColourEncoder()
+        with pytest.raises(InputError, match=rf"no memory[\s\S]*--memory {past}[\s\S]*leave the option out"):
+            evaluate(ucf, replace(LINEAR, memory=past), encoder=encoder)  # type: ignore[arg-type]
+        assert not encoder.seen
+
+
+@pytest.mark.parametrize("preset", ["linear", "zero-shot"])
+def test_clips_cls_is_said_to_be_projected(ucf: Path, text: TextSource, preset: str) -> None:
+    encoder = ColourEncoder()
+    encoder.info = replace(encoder.info, kind="open_clip")
+    options = ActionOptions(side=32, text=text) if preset == "zero-shot" else LINEAR
+    result = evaluate(ucf, options, preset=preset, encoder=encoder)
+    assert result.notes.count("The CLS token used is CLIP's projected embedding.") == 1
 
 
 TEXT = TextSource(embeddings=Path("text.npz"))
@@ -250,6 +273,64 @@ def test_text_of_another_space_is_refused(ucf: Path, tmp_path: Path, text: TextS
     write_embeddings(path, vectors)
     with pytest.raises(InputError, match="two CLIPs"):
         evaluate(ucf, wide, preset="zero-shot", encoder=encoder)
+
+
+def trained(run: Path, column: str) -> ColourEncoder:
+    """An encoder of a run whose record names this column as its CLS target; "": without a record."""
+    run.mkdir(exist_ok=True)
+    if column:
+        write_config(run, {"stage": "stage2", "settings": {"semantic": column}}, tmp=run)
+    encoder = ColourEncoder()
+    encoder.info = replace(encoder.info, kind="frame", name=str(run), model="small")
+    return encoder
+
+
+def text_by(path: Path, source: str) -> ActionOptions:
+    vectors = np.eye(3, dtype=np.float32)
+    write_embeddings(path, TextEmbeddings(names=tuple(COLOURS), vectors=vectors, source=source))
+    return ActionOptions(side=32, text=TextSource(embeddings=path))
+
+
+@pytest.mark.parametrize(
+    ("column", "source", "said"),
+    [
+        ("", "ViT-B-32.openai (1): x", r"ViT-B-32.openai \(1\): x; whether .* cannot be checked: its training record"),
+        ("", "", "by a tower that the file does not name; whether .* cannot be checked"),
+        ("mine.cls", "ViT-B-32.openai (1): x", "cannot be checked: its record names the teacher mine only"),
+        ("clip_vitb32.cls", "", "a tower that the file does not name; .* cannot be checked"),
+        ("clip_vitb32.cls", "ViT-B-32.openai (1): x", r"record names clip_vitb32 \(ViT-B-32.openai\) .* cannot be"),
+        ("clip_vitb32.cls", "ViT-B-32 (1): x", "ViT-B-32 .*record names clip_vitb32"),
+    ],
+)
+def test_how_far_text_and_a_run_are_known_to_be_kin_is_said(
+    ucf: Path, tmp_path: Path, column: str, source: str, said: str
+) -> None:
+    options = text_by(tmp_path / "text.npz", source)
+    encoder = trained(tmp_path / "run", column)
+    result = evaluate(ucf, options, preset="zero-shot", encoder=encoder)
+    (note,) = [note for note in result.notes if note.startswith("The text is by")]
+    assert re.search(said, note)
+    assert not any(note.startswith("The text is by") for note in evaluate(ucf, options, preset="zero-shot").notes)
+
+
+@pytest.mark.parametrize(
+    ("column", "source"),
+    [
+        ("clip_vitb32.cls", "ViT-B-16.openai (1): x"),
+        ("clip_vitb16.cls", "ViT-B-32 (1): x"),
+        ("clip_vitb32.cls", "ViT-B-32.laion2b_e16 (1): x"),
+        ("dino_vits16.cls", ""),
+    ],
+)
+def test_text_that_a_runs_record_contradicts_is_refused(ucf: Path, tmp_path: Path, column: str, source: str) -> None:
+    """Both CLIPs have 512 channels: only the record tells them apart."""
+    options = text_by(tmp_path / "text.npz", source)
+    encoder = trained(tmp_path / "run", column)
+    for name in (tmp_path / "run", tmp_path / "run" / "encoder"):
+        encoder.info = replace(encoder.info, name=str(name))
+        with pytest.raises(InputError, match=rf"two CLIPs[\s\S]*{column.removesuffix('.cls')}"):
+            evaluate(ucf, options, preset="zero-shot", encoder=encoder)
+        assert not encoder.seen
 
 
 def test_values_that_are_not_finite_are_the_encoders_fault(ucf: Path) -> None:

@@ -51,7 +51,7 @@ def test_frames_are_those_of_every_part_and_labels_those_of_one(root: Path) -> N
     assert [int(clip(data, "0001TP", "train").label(number)[0, 0]) for number in (6690, 6720)] == [0, 1]
     assert clip(data, "0001TP").pairs(30) == [(6750, 6780)]
     assert "30 raw frames apart" in data.source
-    assert data.facts["frames"] == "stills"
+    assert data.facts == {"layout": "camvid-segnet", "split": "test", "frames": "stills"}
     assert len(data.classes) == 11
     names = sorted(path.relative_to(root).as_posix() for path in data.files)
     assert len(names) == len(set(names)) == 6 + 3 + 2  # stills, and masks of the two parts

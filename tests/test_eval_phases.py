@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_actions import register_tiny_clip
 from small_models import STAGE1, small_encoder
 from small_videos import write_video
 from typer.testing import CliRunner
@@ -144,6 +145,17 @@ def test_a_score_that_is_not_defined_is_left_out_and_said(videos: Path, tmp_path
     assert "kendall_tau" not in result.scores
     assert "AP@5" not in result.scores
     assert any("kendall_tau" in note for note in result.notes)
+
+
+def test_clips_cls_is_said_to_be_projected(videos: Path, tmp_path: Path, encoder: str) -> None:
+    register_tiny_clip(tmp_path)
+    labels = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    for split in ("train", "val"):
+        write(videos / f"{split}.json", [record(0, labels), record(1, labels)])
+    note = "The CLS token used is CLIP's projected embedding."
+    clip = request(videos, tmp_path, "open_clip:tiny-clip", weights="random")
+    assert evaluate_pouring(clip, QUIET).notes.count(note) == 1
+    assert note not in evaluate_pouring(request(videos, tmp_path, encoder), QUIET).notes
 
 
 def test_the_commands_write_a_result(videos: Path, tmp_path: Path, encoder: str) -> None:

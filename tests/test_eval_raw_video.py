@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import av
@@ -10,8 +11,10 @@ import pytest
 from PIL import Image
 from test_eval_camvid import write
 
+from frame.eval.data import raw_video
 from frame.eval.data.camvid import open_camvid
 from frame.eval.data.raw_video import RawVideo, find_video
+from frame.eval.result import data_digest
 from frame.manifests.errors import InputError
 
 COUNT = 40
@@ -24,11 +27,11 @@ def picture(number: int) -> np.ndarray:
     return made
 
 
-def write_video(path: Path, count: int = COUNT) -> None:
+def write_video(path: Path, frames: Iterable[int] = range(COUNT)) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "12", "bf": "2"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(count):
+        for number in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
         container.mux(stream.encode())
 
@@ -66,6 +69,14 @@ def test_a_folder_of_frames_is_read_by_its_names(tmp_path: Path) -> None:
     assert list(raw.numbers) == [7, 9, 12]
     assert [bar(frame) for frame in raw.pictures([9, 12])] == [9, 12]
     raw.check_still(9, picture(9), "still")
+    assert (raw.first, raw.files) == (None, sorted(tmp_path.glob("*.png")))
+    for number, still in ((9, picture(12)), (8, picture(8))):
+        with pytest.raises(InputError, match="name the frames of the folder by their raw numbers") as refused:
+            raw.check_still(number, still, "still")
+        assert "--first" not in str(refused.value)
+    for first in (0, 5):
+        with pytest.raises(InputError, match=rf"numbered by their names[\s\S]*--first {tmp_path.name}={first}"):
+            RawVideo(tmp_path, first=first)
 
 
 def test_the_still_must_be_the_frame(video: Path) -> None:
@@ -106,11 +117,17 @@ def test_there_must_be_one_video_of_the_name(video: Path, tmp_path: Path) -> Non
         find_video(tmp_path / "nowhere", "a")
 
 
+def write_stills(root: Path, *, train: Iterable[int], test: Iterable[int], before: int = 0) -> None:
+    """Stills of frames of the video, whose raw numbers are ``before`` higher."""
+    for part, frames in (("train", train), ("test", test)):
+        for frame in frames:
+            name = f"0001TP_{before + frame:06d}.png"
+            write(root, part, name)
+            Image.fromarray(picture(frame)).save(root / part / name)
+
+
 def test_camvid_takes_its_frames_from_raw_videos(video: Path, tmp_path: Path) -> None:
-    for part, number in (("train", 110), ("test", 130)):
-        name = f"0001TP_{number:06d}.png"
-        write(tmp_path, part, name)
-        Image.fromarray(picture(number - 100)).save(tmp_path / part / name)
+    write_stills(tmp_path, train=[10], test=[30], before=100)
     data = open_camvid(tmp_path, videos=video.parent, first={"0001TP": 100})
     (clip,) = data.test
     assert clip.pairs(0) == [(130, 130)]
@@ -123,3 +140,52 @@ def test_camvid_takes_its_frames_from_raw_videos(video: Path, tmp_path: Path) ->
         open_camvid(tmp_path, videos=video.parent, first={"0001TP": 102})
     with pytest.raises(InputError, match="no such video"):
         open_camvid(tmp_path, videos=video.parent, first={"0001tp": 100})
+    write(tmp_path, "test", "Seq05VD_f00030.png")
+    first = {"0001TP": 100, "Seq05VD": 5}
+    with pytest.raises(InputError, match=r"not used[\s\S]*--first Seq05VD=5[\s\S]*used are 0001TP"):
+        open_camvid(tmp_path, videos=video.parent, sequences=["0001TP"], first=first)
+
+
+DROPPED_LATE = [*range(25), *range(26, COUNT)]  # from 25 on, each frame is under the number before its own
+DROPPED_AND_MADE_GOOD = [*range(12), *range(13, 30), 30, 30, *range(31, COUNT)]  # wrong in the middle only
+
+
+@pytest.mark.parametrize(("frames", "wrong"), [(DROPPED_LATE, 34), (DROPPED_AND_MADE_GOOD, 20)])
+def test_a_frame_dropped_on_the_way_is_noticed(tmp_path: Path, frames: list[int], wrong: int) -> None:
+    write_stills(tmp_path, train=[3, 20], test=[34])
+    (tmp_path / "raw").mkdir()
+    write_video(tmp_path / "raw" / "0001TP.mp4", frames)
+    with pytest.raises(InputError, match=rf"frame {wrong}, against [\s\S]* number {wrong - 1} is nearest"):
+        open_camvid(tmp_path, videos=tmp_path / "raw")
+
+
+def test_the_stills_are_compared_in_one_go(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_stills(tmp_path, train=[20, 34], test=[5])
+    begun: list[Path] = []
+    decoded = raw_video._decoded
+    monkeypatch.setattr(raw_video, "_decoded", lambda path: (begun.append(path), decoded(path))[1])
+    open_camvid(tmp_path, videos=video.parent)
+    assert begun == [video]
+
+
+def test_results_by_other_raw_videos_are_told_apart(video: Path, tmp_path: Path) -> None:
+    write_stills(tmp_path, train=[10], test=[30])
+    other, folder = tmp_path / "other", tmp_path / "frames"
+    other.mkdir()
+    write_video(other / "0001TP.mp4", range(COUNT - 1))
+    (folder / "0001TP").mkdir(parents=True)
+    for number in range(COUNT):
+        Image.fromarray(picture(number)).save(folder / "0001TP" / f"{number}.png")
+    facts = [open_camvid(tmp_path, videos=one).facts for one in (video.parent, other, folder)]
+    assert facts[0]["videos_digest"] == data_digest(video.parent, [video])
+    assert len({one["videos_digest"] for one in facts}) == 3
+    assert [one["first"] for one in facts] == [{"0001TP": 0}, {"0001TP": 0}, {}]
+    assert open_camvid(tmp_path, videos=video.parent, first={"0001TP": 0}).facts == facts[0]
+    Image.fromarray(picture(COUNT)).save(folder / "0001TP" / "0.png")
+    assert open_camvid(tmp_path, videos=folder).facts["videos_digest"] != facts[2]["videos_digest"]
+    (tmp_path / "later").mkdir()
+    write_stills(tmp_path / "later", train=[10], test=[30], before=100)
+    later = open_camvid(tmp_path / "later", videos=video.parent, first={"0001TP": 100}).facts
+    assert later == facts[0] | {"first": {"0001TP": 100}}
+    with pytest.raises(InputError, match="numbered by their names"):
+        open_camvid(tmp_path, videos=folder, first={"0001TP": 0})

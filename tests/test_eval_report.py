@@ -168,3 +168,12 @@ def test_what_is_on_record_of_papers_is_complete_and_plausible() -> None:
     tasks = {"davis", "vip", "jhmdb", "camvid", "vspw", "ucf101", "hmdb51", "regions"}
     assert {row.task for row in published()} == tasks
     assert all(any("FRAME" in row.model for row in published_for(task)) for task in tasks)
+
+
+def test_published_scores_are_named_as_the_tasks_name_theirs() -> None:
+    names = {
+        "davis": {"J&F_mean", "J_mean", "F_mean"}, "vip": {"mIoU"}, "jhmdb": {"PCK@0.1", "PCK@0.2"},
+        "camvid": {"mIoU", "mIoU@future"}, "vspw": {"mIoU", "mIoU@future"},
+    }  # fmt: skip
+    for task, known in names.items():
+        assert {name for row in published_for(task) for name in row.scores} <= known

@@ -12,17 +12,19 @@ everything else ignored) do not compare.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from frame.eval.data.raw_video import RawVideo, find_video
 from frame.eval.encoder import Picture
 from frame.eval.propagate.images import read_mask, read_picture
+from frame.eval.result import data_digest
 from frame.eval.segment.labelled_clip import VOID, LabelledClip, Labels, SegmentationData, require_same_size, widest_gap
 from frame.manifests.errors import InputError
 
@@ -61,20 +63,25 @@ def open_camvid(
     if split not in ("val", "test"):
         raise InputError(what="There is no such part.", where=f"--split {split}", fix="use test or val")
     _require_folders(root, split)
-    _require_first(first or {}, videos)
+    first = first or {}
     stills = {part: _by_video(root / part) for part in _SPLITS if (root / part).is_dir()}
     masks = {part: _by_video(root / f"{part}annot") for part in ("train", split)}
     for part in masks:
         _require_same(root, part, stills[part], masks[part])
     used = {"train": sorted(masks["train"]), split: _wanted(sequences, masks[split], split)}
     everywhere: dict[str, dict[int, Path]] = {}
+    _require_first(first, videos, {*used["train"], *used[split]})
     for video in sorted({*used["train"], *used[split]}):
         together = [by_video.get(video, {}) for by_video in stills.values()]
         everywhere[video] = {number: part[number] for part in together for number in sorted(part)}
+    facts: dict[str, Any] = {"layout": "camvid-segnet", "split": split}
     if videos is None:
         frames = {video: _stills(paths) for video, paths in everywhere.items()}
+        facts["frames"] = "stills"
     else:
-        frames = {video: _raw(videos, video, paths, first or {}) for video, paths in everywhere.items()}
+        raws = {video: RawVideo(find_video(videos, video), first.get(video)) for video in everywhere}
+        frames = {video: _raw(raws[video], paths) for video, paths in everywhere.items()}
+        facts |= {"frames": "raw videos", **_raw_facts(videos, raws)}
     clips = {
         part: [_clip(video, frames[video], stills[part][video], masks[part][video]) for video in names]
         for part, names in used.items()
@@ -84,7 +91,7 @@ def open_camvid(
         root=root, train=clips["train"], test=clips[split], classes=CLASSES,
         source=_stills_sentence(everywhere) if videos is None else _RAW_SENTENCE,
         files=[*(path for paths in everywhere.values() for path in paths.values()), *labels],
-        facts={"layout": "camvid-segnet", "split": split, "frames": "stills" if videos is None else "raw videos"},
+        facts=facts,
     )  # fmt: skip
 
 
@@ -113,11 +120,21 @@ def _stills(paths: Mapping[int, Path]) -> _Frames:
     return _Frames(numbers=sorted(paths), pictures=pictures, gap=widest_gap(sorted(paths)))
 
 
-def _raw(folder: Path, video: str, stills: Mapping[int, Path], first: Mapping[str, int]) -> _Frames:
-    raw = RawVideo(find_video(folder, video), first.get(video, 0))
-    number = min(stills)
-    raw.check_still(number, read_picture(stills[number]), str(stills[number]))
+def _raw(raw: RawVideo, stills: Mapping[int, Path]) -> _Frames:
+    """Raises InputError unless the first, the middle and the last still are the video's frames of their numbers: a
+    frame dropped on the way moves all labels after it."""
+    numbers = sorted(stills)
+    for number in sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]}):  # ascending: decoded once
+        raw.check_still(number, read_picture(stills[number]), str(stills[number]))
     return _Frames(numbers=raw.numbers, pictures=raw.pictures, gap=1)
+
+
+def _raw_facts(folder: Path, raws: Mapping[str, RawVideo]) -> dict[str, Any]:
+    """Which raw videos: results by other videos, or by another numbering of their frames, do not compare."""
+    return {
+        "videos_digest": data_digest(folder, [path for raw in raws.values() for path in raw.files]),
+        "first": {video: raw.first for video, raw in raws.items() if raw.first is not None},
+    }
 
 
 def _clip(video: str, frames: _Frames, stills: Mapping[int, Path], masks: Mapping[int, Path]) -> LabelledClip:
@@ -155,7 +172,7 @@ def _require_folders(root: Path, split: str) -> None:
         )  # fmt: skip
 
 
-def _require_first(first: Mapping[str, int], videos: Path | None) -> None:
+def _require_first(first: Mapping[str, int], videos: Path | None, used: Collection[str]) -> None:
     unknown = sorted(set(first) - set(VIDEOS))
     if unknown or (first and videos is None):
         raise InputError(
@@ -163,6 +180,13 @@ def _require_first(first: Mapping[str, int], videos: Path | None) -> None:
             where=" ".join(f"--first {name}={first[name]}" for name in unknown or sorted(first)),
             fix=f"the videos are {', '.join(VIDEOS)}" if unknown else "give their folder with --videos",
         )
+    idle = sorted(set(first) - set(used))
+    if idle:
+        raise InputError(
+            what="A first frame is given of a video that is not used.",
+            where=" ".join(f"--first {name}={first[name]}" for name in idle),
+            why=f"used are {', '.join(sorted(used))}", fix="leave it out",
+        )  # fmt: skip
 
 
 def _by_video(folder: Path) -> dict[str, dict[int, Path]]:

@@ -28,18 +28,33 @@ _THUMBNAIL = (64, 48)
 
 class RawVideo:
     """Frames of one video by their raw numbers: of a file its frames counted from ``first``, of a folder the numbers in
-    the names.
+    the names. ``first`` None is 0; a folder has none, and raises InputError for one that is given.
     """
 
-    def __init__(self, path: Path, first: int = 0) -> None:
+    def __init__(self, path: Path, first: int | None = None) -> None:
+        if path.is_dir() and first is not None:
+            raise InputError(
+                what="The frames of a folder are numbered by their names.", where=f"--first {path.name}={first}",
+                why=f"{path} is a folder", fix="leave the option out, or name the frames by their raw numbers",
+            )  # fmt: skip
         self.path = path
-        self._first = first
         self._named = _numbered(path) if path.is_dir() else {}
+        self._first = first or 0
         self.numbers: Sequence[int] = (
-            sorted(self._named) if path.is_dir() else range(first, first + _count_frames(path))
+            sorted(self._named) if self._named else range(self._first, self._first + _count_frames(path))
         )
         self._frames: Iterator[Picture] = iter(())
         self._next = -1
+
+    @property
+    def first(self) -> int | None:
+        """The raw number of a file's first frame; None of a folder."""
+        return None if self._named else self._first
+
+    @property
+    def files(self) -> list[Path]:
+        """What the frames are read from."""
+        return list(self._named.values()) or [self.path]
 
     def pictures(self, numbers: Sequence[int]) -> Iterator[Picture]:
         """RGB frames of ascending numbers. A file is read from its beginning where it has to go back: never sought,
@@ -59,7 +74,7 @@ class RawVideo:
                 what="The video does not have a labelled frame.",
                 where=f"{self.path}, frame {number}",
                 why=f"it holds frames {self.numbers[0]} to {self.numbers[-1]}" if self.numbers else "it is empty",
-                fix="give the whole video, or with --first NAME=N the raw number of its first frame",
+                fix=f"give the whole video, or {self._hint()}",
             )
         wanted = _thumbnail(still_HW3)
         differences = {
@@ -73,8 +88,13 @@ class RawVideo:
                 where=f"{self.path}, frame {number}, against {where}",
                 why=f"{differences[number]:.1f} grey levels apart; of frames {near[0]} to {near[-1]} number {best} is "
                 f"nearest ({differences[best]:.1f})",
-                fix="give the raw number of the video's first frame with --first NAME=N",
+                fix=f"give the video without a frame dropped, or {self._hint()}",
             )
+
+    def _hint(self) -> str:
+        if self._named:
+            return "name the frames of the folder by their raw numbers"
+        return "with --first NAME=N the raw number of its first frame"
 
     def numbers_near(self, number: int, reach: int) -> list[int]:
         """The numbers at hand at most ``reach`` away."""

@@ -28,7 +28,8 @@ _PROCESSES = 8  # decoders at a time, at the most: more do not make an encoder f
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
     """``past``: what an encoder's memory holds at a sampled frame. ``sampled``: the sampled frames before it, seconds
-    apart; ``native``: the video's own frames just before it; ``off``: nothing."""
+    apart; ``native``: the video's own frames just before it; ``off``: nothing. An encoder without memory has no use
+    for it: see ``require_memory``."""
 
     side: int
     past: Past
@@ -40,6 +41,18 @@ class Stream:
 
     numbers: tuple[int, ...]
     kept: int
+
+
+def require_memory(past: Past, encoder: Encoder) -> None:
+    """Raise InputError for a past other than the default where it would do nothing: an encoder without memory.
+
+    Its results carry the default like those of an encoder with memory, so that the two stand in one table.
+    """
+    if not encoder.info.memory and past != "sampled":
+        raise InputError(
+            what="This encoder has no memory.", where=f"--memory {past}",
+            why=f"{encoder.info.name} sees each frame by itself", fix="leave the option out",
+        )  # fmt: skip
 
 
 def plan_streams(count: int, sampling: Sampling, memory: int) -> list[Stream]:

@@ -22,6 +22,8 @@ from frame.eval.recognise.text import (
     write_embeddings,
 )
 from frame.manifests.errors import InputError
+from frame.pipeline.teachers import catalogue
+from frame.train.run_folder import ENCODER, read_config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +78,55 @@ def shared_text(classes: Sequence[str], source: TextSource, encoder: Encoder) ->
             what="Text and pictures are of two CLIPs.", where=where, why=f"{model} and {encoder.info.model}",
             fix="take both towers of one model and tag",
         )  # fmt: skip
+    teacher = semantic_teacher(encoder)
+    if teacher in catalogue() and not _kin(model, teacher):
+        raise InputError(
+            what="Text and pictures are of two CLIPs.", where=where,
+            why=f"{model or 'the text'} is no text of {teacher} ({_model(teacher)}), which the run {encoder.info.name} "
+            "was distilled from",
+            fix="take the text tower of the CLIP that the encoder was distilled from",
+        )  # fmt: skip
     return TextEmbeddings(
         names=tuple(classes), vectors=for_classes(found, classes, where=where), source=found.source
     )  # fmt: skip
+
+
+def origin_note(text: TextEmbeddings, encoder: Encoder) -> str:
+    """Of a FRAME encoder: what made the text, and how far its kinship with the encoder is known. "" for others, whose
+    own model ``shared_text`` compares."""
+    if encoder.info.kind != "frame":
+        return ""
+    by = text.source or "a tower that the file does not name"
+    teacher = semantic_teacher(encoder)
+    if text.source and teacher in catalogue():
+        return (
+            f"The text is by {by}; the run's record names {teacher} ({_model(teacher)}) as the semantic teacher, but "
+            "whether the weights are of one CLIP cannot be checked."
+        )
+    why = f"its record names the teacher {teacher} only" if teacher else "its training record is not at hand"
+    return f"The text is by {by}; whether the encoder was distilled from that CLIP cannot be checked: {why}."
+
+
+def semantic_teacher(encoder: Encoder) -> str:
+    """The teacher that a run's record names for its CLS targets, such as clip_vitb32; "" where there is no record."""
+    if encoder.info.kind != "frame":
+        return ""
+    folder = Path(encoder.info.name).expanduser().resolve()
+    try:
+        record = read_config(folder.parent if folder.name == ENCODER else folder)
+    except InputError:  # an exported encoder, or one of the hub: it has no record, which the note says
+        return ""
+    column = record.get("settings", {}).get("semantic", "")
+    return str(column).removesuffix(".cls")
+
+
+def _kin(model: str, teacher: str) -> bool:
+    """Whether text by ``model`` ("": unknown; perhaps without its tag) can be of the CLIP that the catalogue names."""
+    if catalogue()[teacher].library != "open_clip":
+        return False
+    return not model or f"{_model(teacher)}.".startswith(f"{model}.")
+
+
+def _model(teacher: str) -> str:
+    """As an encoder's info writes it."""
+    return catalogue()[teacher].model.replace("/", ".")

@@ -26,8 +26,8 @@ from frame.eval.data.actions import (
 )
 from frame.eval.data.lists import shown
 from frame.eval.encoder import Encoder, open_encoder
-from frame.eval.recognise.action_features import FRAMES, Past, Sampling, cls_tokens
-from frame.eval.recognise.class_text import TextSource, shared_text
+from frame.eval.recognise.action_features import FRAMES, Past, Sampling, cls_tokens, require_memory
+from frame.eval.recognise.class_text import TextSource, origin_note, shared_text
 from frame.eval.recognise.log_regression import (
     HELD_OUT,
     MAX_ITERATIONS,
@@ -104,9 +104,12 @@ def evaluate(task: str, request: Request, options: ActionOptions, progress: Prog
     if len(data.classes) < 2:
         raise InputError(what="Recognition needs two classes.", where="--sequences", why=shown(data.classes))
     encoder = open_encoder(request.encoder, weights=request.weights, device=request.device)
+    require_memory(past, encoder)
     sampling = Sampling(side=options.side, past=past)
+    origin = ""
     if preset == "zero-shot":
         text = shared_text(data.classes, options.text, encoder)
+        origin = origin_note(text, encoder)
         outcomes, features = _zero_shot(data, encoder, sampling, text, progress)
         knobs: dict[str, Any] = {"text": text.source or f"file {sha256(text.vectors.tobytes()).hexdigest()[:12]}"}
     else:
@@ -122,7 +125,7 @@ def evaluate(task: str, request: Request, options: ActionOptions, progress: Prog
     return Result(
         task=task, preset=preset, encoder=encoder.info.to_json(), scores=_scores(preset, outcomes),
         items=_items(preset, data, outcomes), data=_data(preset, data), options=shared | knobs,
-        notes=_notes(data, outcomes, features, encoder, past),
+        notes=[*_notes(data, outcomes, features, encoder, past), *([origin] if origin else [])],
     )  # fmt: skip
 
 
@@ -267,6 +270,8 @@ def _notes(
             "off": "nothing",
         }
         notes.append(f"The encoder's memory at a sampled frame held {holds[past]}.")
+    if encoder.info.kind == "open_clip":
+        notes.append("The CLS token used is CLIP's projected embedding.")
     empty = [name for label, name in enumerate(data.classes) if all(one.accuracy(label) is None for one in outcomes)]
     if empty:
         notes.append(f"Classes without a test clip: {shown(empty)}.")

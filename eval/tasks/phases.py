@@ -175,11 +175,12 @@ def _result(
     kept = [{name: value for name, value in item.items() if not _undefined(value)} for item in items]
     files = [*videos_of(lists), *_list_files(task, request.data, preset)]
     data = {"root": str(request.data), "digest": data_digest(request.data, files), "videos": sum(map(len, lists))}
+    clip = ["The CLS token used is CLIP's projected embedding."] if encoder.info.kind == "open_clip" else []
     shared = {"input": f"centre {SIDE} x {SIDE}, not resized", "embedding": "cls, L2-normalised"}
     return Result(
         task=task, preset=preset, encoder=encoder.info.to_json(), scores=scores, items=kept, data=data,
         options=shared | {"fractions": list(FRACTIONS)} | dict(options),
-        notes=[*notes, *(f"{name} has no {score}: not defined there, left out." for name, score in undefined)],
+        notes=[*notes, *clip, *(f"{name} has no {score}: not defined there, left out." for name, score in undefined)],
     )  # fmt: skip
 
 
