@@ -10,13 +10,12 @@ from frame.eval.commands.actions import hmdb51, text, ucf101
 from frame.eval.commands.deltas import deltas
 from frame.eval.commands.masks import masks
 from frame.eval.commands.phases import finegym, penn, pouring
-from frame.eval.commands.propagation import jhmdb, vip
+from frame.eval.commands.propagation import davis, jhmdb, vip
 from frame.eval.commands.regions import regions
 from frame.eval.commands.reports import compare, report
 from frame.eval.commands.segmentation import camvid, vspw
 from frame.eval.commands.show import show
 from frame.eval.commands.sprites import sprites
-from frame.eval.commands.video import davis
 from frame.manifests.command import run_command
 
 app = typer.Typer(
