@@ -29,12 +29,12 @@ def clips(seed: int, count: int, *, missing: float = 0.2) -> list[ClipPoints]:
     return made
 
 
-def plain(all_clips: list[ClipPoints], threshold: float, *, vfs: bool) -> list[float]:
+def plain(all_clips: list[ClipPoints], threshold: float) -> list[float]:
     """One joint, one frame, one clip at a time."""
     right, seen = [0] * 15, [0] * 15
     for clip in all_clips:
-        for t in range(0 if vfs else 1, clip.pred.shape[2]):
-            there = [j for j in range(15) if (clip.pred[0, j, t] > 0 if vfs else clip.pred[0, j, t] >= 0)]
+        for t in range(1, clip.pred.shape[2]):
+            there = [j for j in range(15) if clip.pred[0, j, t] >= 0]
             if not there:
                 continue
             xs, ys = ([clip.true[axis, j, t] for j in there] for axis in (0, 1))
@@ -46,12 +46,12 @@ def plain(all_clips: list[ClipPoints], threshold: float, *, vfs: bool) -> list[f
     return [a / b if b else math.nan for a, b in zip(right, seen, strict=True)]
 
 
-@given(st.integers(0, 1000), st.integers(1, 4), st.sampled_from([0.0, 0.3, 0.95]), st.booleans())
-def test_any_clips_score_as_in_the_plain_loop(seed: int, count: int, missing: float, vfs: bool) -> None:
+@given(st.integers(0, 1000), st.integers(1, 4), st.sampled_from([0.0, 0.3, 0.95]))
+def test_any_clips_score_as_in_the_plain_loop(seed: int, count: int, missing: float) -> None:
     made = clips(seed, count, missing=missing)
-    ours = pck(made, THRESHOLDS, vfs=vfs)
+    ours = pck(made, THRESHOLDS)
     for threshold in THRESHOLDS:
-        assert ours[threshold].tolist() == pytest.approx(plain(made, threshold, vfs=vfs), nan_ok=True)
+        assert ours[threshold].tolist() == pytest.approx(plain(made, threshold), nan_ok=True)
 
 
 def test_a_joint_that_was_not_found_is_left_out_and_not_wrong() -> None:
@@ -64,13 +64,12 @@ def test_a_joint_that_was_not_found_is_left_out_and_not_wrong() -> None:
     assert mean_pck({0.1: values}) == {0.1: 1.0}
 
 
-def test_the_first_frame_counts_for_vfs_only() -> None:
+def test_the_first_frame_which_was_given_does_not_count() -> None:
     true = np.tile(np.array([[1.0, 101.0], [1.0, 1.0]])[:, :, None], (1, 1, 2))
     pred = true.copy()
     pred[:, :, 0] += 1000
     made = [ClipPoints(pred=pred, true=true)]
     assert mean_pck(pck(made, (0.1,))) == {0.1: 1.0}
-    assert mean_pck(pck(made, (0.1,), vfs=True)) == {0.1: 0.5}
 
 
 def test_without_anything_to_score_there_is_no_score() -> None:

@@ -39,16 +39,15 @@ def from_cells(pred_2JT: Floats, *, cells: tuple[int, int], size: tuple[int, int
     return np.asarray(pred_2JT * scale_2[:, None, None], dtype=float)
 
 
-def pck(clips: Sequence[ClipPoints], thresholds: Sequence[float], *, vfs: bool = False) -> dict[float, Floats]:
+def pck(clips: Sequence[ClipPoints], thresholds: Sequence[float]) -> dict[float, Floats]:
     """The fraction of correct joints at each threshold, [J] over all clips and frames; their plain mean is the score.
 
     A joint is correct within threshold x 0.6 x the diagonal of the box around the true joints of its frame. In that
     box are only the joints that the *prediction* has (x >= 0), as in the reference, and only those are counted: one
-    that was not found is left out, not wrong. The first frame of a clip, which was given, is left out. ``vfs``: as
-    VFS has it, the first frame is counted, and a joint is there with x > 0. nan for a joint that was never found.
-    Raises InputError where predicted and true points are not of one shape.
+    that was not found is left out, not wrong. The first frame of a clip, which was given, is left out. nan for a
+    joint that was never found. Raises InputError where predicted and true points are not of one shape.
     """
-    relative = [_relative(clip, vfs) for clip in clips]
+    relative = [_relative(clip) for clip in clips]
     if not relative:
         return {threshold: np.empty(0) for threshold in thresholds}
     distance_JN = np.concatenate(relative, axis=1)  # nan where a joint was not found
@@ -65,15 +64,14 @@ def mean_pck(per_joint: dict[float, Floats]) -> dict[float, float]:
     }
 
 
-def _relative(clip: ClipPoints, vfs: bool) -> Floats:
-    """Distances to the true joints in units of the box, [J, T - 1] (VFS: [J, T])."""
+def _relative(clip: ClipPoints) -> Floats:
+    """Distances to the true joints in units of the box, [J, T - 1]."""
     if clip.pred.shape != clip.true.shape:
         raise InputError(
             what="Predicted and true joints cannot be compared.", why=f"{clip.pred.shape} and {clip.true.shape}"
         )
-    first = 0 if vfs else 1
-    pred_2JT, true_2JT = clip.pred[:, :, first:], clip.true[:, :, first:]
-    found_JT = pred_2JT[0] > 0 if vfs else pred_2JT[0] >= 0
+    pred_2JT, true_2JT = clip.pred[:, :, 1:], clip.true[:, :, 1:]
+    found_JT = pred_2JT[0] >= 0
     low_2T = np.where(found_JT, true_2JT, np.inf).min(axis=1, initial=np.inf)
     high_2T = np.where(found_JT, true_2JT, -np.inf).max(axis=1, initial=-np.inf)
     box_T = _BOX * np.linalg.norm(high_2T - low_2T, axis=0)
