@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -106,14 +107,15 @@ def _run_pipeline(
         rows = sum(cache.planned_rows(unit) for unit in todo)
         with progress.bar("building", total=rows, unit="frames") as tick, remembered_interrupts() as again:
             began, first = time.time(), float("inf")
-            for report in unit_reports(prepared, todo, pools, session, tmp=tmp):
-                if "error" in report:
-                    what, where, why, fix = report["error"]
-                    raise CacheError(what=what, where=where, why=why, fix=fix)
-                first = min(first, report["teaching_since"])
-                tick(cache.planned_rows(report["unit"]), _remark(report))
-                summary = _add(summary, report)
-                again()  # one that came while a callback of Ray was running is lost without this
+            with closing(unit_reports(prepared, todo, pools, session, tmp=tmp)) as reports:
+                for report in reports:
+                    if "error" in report:
+                        what, where, why, fix = report["error"]
+                        raise CacheError(what=what, where=where, why=why, fix=fix)
+                    first = min(first, report["teaching_since"])
+                    tick(cache.planned_rows(report["unit"]), _remark(report))
+                    summary = _add(summary, report)
+                    again()  # one that came while a callback of Ray was running is lost without this
             again()
             wall = time.time() - began
             start = min(max(first - began, 0.0), wall)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from frame.manifests.errors import InputError
 from frame.pipeline.decode_stage import DecodeStage
 from frame.pipeline.prepare import Prepared
 from frame.pipeline.ray_session import RaySession, quiet_ray_data
+from frame.pipeline.ray_threads import ended_threads
 from frame.pipeline.teach_stage import TeachStage
 from frame.pipeline.write_stage import WriteStage
 
@@ -63,8 +65,10 @@ class Pools:
 
 def unit_reports(
     prepared: Prepared, todo: dict[int, tuple[str, ...]], pools: Pools, session: RaySession, *, tmp: Path
-) -> Iterator[dict[str, Any]]:
-    """Run the pipeline over the units; yields what the write stage says of each as it is committed."""
+) -> Generator[dict[str, Any]]:
+    """Run the pipeline over the units; yields what the write stage says of each as it is committed.
+
+    Close it (``contextlib.closing``) before the session ends."""
     # Not at the top of the file: Ray reads how to guard its ports when it is imported, so the session comes first.
     import ray.data
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
@@ -106,8 +110,13 @@ def unit_reports(
             max_retries=_RETRIES,
         )
     try:
-        for row in data.iter_rows():
-            yield json.loads(row["report"])
+        # Closed, and not left to the garbage collector: see `ended_threads`.
+        with (
+            ended_threads(),
+            closing(iter(data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0))) as batches,
+        ):
+            for batch in batches:
+                yield json.loads(batch["report"][0].as_py())
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, InputError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import signal
 import threading
 import warnings
@@ -78,8 +79,8 @@ def quiet_ray_data() -> None:
         context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
-    # Its telemetry asks for a Prometheus server and notes that there is none, at times into a log that is gone by then.
-    logging.getLogger("ray.data._internal.usage.util").disabled = True
+    # Its telemetry asks for a Prometheus server, and a thread of it uses Ray for as long as the process lives.
+    os.environ["RAY_DATA_USAGE_DISABLED"] = "1"
     for printer in logging.getLogger("ray.data").handlers:
         if isinstance(printer, logging.StreamHandler) and not isinstance(printer, logging.FileHandler):
             printer.setLevel(logging.CRITICAL)

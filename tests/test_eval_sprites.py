@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_models import STAGE2, small_encoder
 from torch import Tensor
 
 from frame.eval.data.sprites import read_pictures, read_truth, shape_labels, sprite_clips
@@ -97,6 +98,20 @@ def _without_heads(*_: object, **__: object) -> object:
         pictures: list[str] = []  # noqa: RUF012
 
     return Nothing()
+
+
+def test_a_run_is_evaluated_from_end_to_end(folder: Path, tmp_path: Path) -> None:
+    """Nothing replaced: propagation, keypoints and heads, of an encoder with a memory."""
+    small_encoder(STAGE2).save_pretrained(tmp_path / "encoder")
+    request = Request(data=folder, encoder=str(tmp_path / "encoder"), out=tmp_path / "out")
+    result = task.evaluate(request, QUIET, schedule="10")
+    result.write(tmp_path / "out")
+    wanted = {"J&F", "J", "F", "PCK@0.2", "PCK@0.5", "mIoU", "mIoU@2", "copy_last@2"}
+    assert wanted <= set(read_result(tmp_path / "out").scores)
+    # Of six frames 0 and 4 are labelled, and only 4 has a frame two before it.
+    assert any(note.startswith("Delta 2: 8 of 16 training and 2 of 4 test labels") for note in result.notes)
+    assert result.preset == "dino, dinov2-linear-10"
+    assert all((tmp_path / "out" / name).is_file() for name in result.pictures)
 
 
 def test_labels_are_the_shapes_of_the_objects(folder: Path) -> None:
