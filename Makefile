@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: env test lint types demo bench clean
+.PHONY: env test faults soak audit lint types demo bench clean
 
 # The strict editable install links every module by name, so that type checkers and editors can follow it; a module
 # that comes or goes therefore needs the installation again, which takes seconds.
@@ -37,6 +37,11 @@ FORCE:
 
 test: env
 	$(BIN)/python -m pytest $(ARGS)
+
+# The fault tests alone, N times as often as `make test` runs them; puts their table into README.md.
+N := 1
+faults: env
+	FRAME_FAULTS=$(N) FRAME_FAULTS_REPORT=1 $(BIN)/python -m pytest tests/faults -o timeout=0 $(ARGS)
 
 lint: types
 	$(BIN)/ruff check .

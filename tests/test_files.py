@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from frame.pipeline.store import files
+from frame.pipeline.store import disk, files
 from frame.pipeline.store.files import (
     CacheError,
     exclusive,
@@ -62,7 +62,7 @@ def test_the_file_is_flushed_before_it_gets_its_name_and_every_new_folder_after(
     assert events[3:] == [f"-> {tmp_path / 'a' / 'b' / 'file'}", str(tmp_path / "a" / "b")]
 
 
-@pytest.mark.parametrize("operation", ["fsync", "replace", "write", "mkdir"])
+@pytest.mark.parametrize("operation", ["create", "write", "fsync", "close", "rename", "mkdir"])
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
 def test_a_failing_disk_leaves_the_old_file_and_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, code: int
@@ -74,12 +74,7 @@ def test_a_failing_disk_leaves_the_old_file_and_says_what_to_do(
     with writer_folder(tmp_path) as tmp:
         write_durable(tmp_path / "file", b"old", tmp=tmp)
         with monkeypatch.context() as patch:
-            if operation == "write":
-                patch.setattr(Path, "open", fail)
-            elif operation == "fsync":
-                patch.setattr(os, "fsync", fail)
-            else:
-                patch.setattr(Path, operation, fail)
+            patch.setattr(disk, operation, fail)
             with pytest.raises(CacheError) as error:
                 write_durable(target, b"new", tmp=tmp)
     assert ("full" in error.value.what) == (code != errno.EIO)

@@ -8,8 +8,6 @@ RUN/checkpoints/00000120/model.safetensors      the method's parameters and buff
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from frame.manifests.errors import InputError
-from frame.pipeline.store.files import disk_error, fsync_folder, sha256_bytes
+from frame.pipeline.store import disk
+from frame.pipeline.store.files import disk_error, sha256_bytes
 from frame.pipeline.store.layout import sealed, unseal
 
 FOLDER = "checkpoints"
@@ -59,18 +58,18 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, *, tmp: Path) -> None:
     entries = {name: {"bytes": len(data), "sha256": sha256_bytes(data)} for name, data in files.items()}
     receipt = sealed({"format": _FORMAT, "kind": "frame-checkpoint", "step": checkpoint.step, "files": entries})
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+        disk.remove_tree(partial)
+        disk.mkdir(partial)
         for name, data in {**files, _RECEIPT: receipt}.items():
-            _write(partial / name, data)
-        fsync_folder(partial)
-        target.parent.mkdir(exist_ok=True)
+            disk.write_file(partial / name, data)
+        disk.fsync_folder(partial)
+        _make_parent(target)
         if target.exists():  # damaged, or of this very step: a run that was stopped comes by again
-            target.rename(tmp / f"replaced-{checkpoint.step}")
-        partial.rename(target)
-        fsync_folder(target.parent)
+            disk.rename(target, tmp / f"replaced-{checkpoint.step}")
+        disk.rename(partial, target)
+        disk.fsync_folder(target.parent)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        disk.remove_tree(partial)
         raise disk_error(error, target) from error
 
 
@@ -112,22 +111,20 @@ def drop_checkpoints(run: Path, *, step: int, keep: int, best: int | None, tmp: 
         if each not in kept:
             gone = tmp / f"dropped-{each}"
             try:
-                _place(run, each).rename(gone)
+                disk.rename(_place(run, each), gone)
             except OSError as error:
                 raise disk_error(error, _place(run, each)) from error
-            shutil.rmtree(gone, ignore_errors=True)
+            disk.remove_tree(gone)
 
 
 def _place(run: Path, step: int) -> Path:
     return run / FOLDER / f"{step:08d}"
 
 
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb", buffering=0) as file:
-        view = memoryview(data)
-        while len(view):
-            view = view[file.write(view) :]
-        os.fsync(file.fileno())
+def _make_parent(target: Path) -> None:
+    if not target.parent.is_dir():
+        disk.mkdir(target.parent)
+        disk.fsync_folder(target.parent.parent)
 
 
 def _read(path: Path) -> bytes:

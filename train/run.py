@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
 import uuid
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from accelerate import Accelerator
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 from frame.model import FrameEncoder
-from frame.pipeline.store.files import disk_error, fsync_folder
+from frame.pipeline.store import disk
+from frame.pipeline.store.files import disk_error
 from frame.train.batches import Batch, BatchDataset, SegmentReader, batches
 from frame.train.checkpoint import Checkpoint, drop_checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
 from frame.train.curves import write_curves
@@ -264,10 +265,22 @@ class _Run:
         encoder: FrameEncoder = self.prepared.method.encoder
         try:
             encoder.cpu().save_pretrained(tmp / ENCODER)
+            _flush_files(tmp / ENCODER)
             if (self.path / ENCODER).exists():
-                (self.path / ENCODER).rename(tmp / "encoder.before")
-            (tmp / ENCODER).rename(self.path / ENCODER)
-            fsync_folder(self.path)
+                disk.rename(self.path / ENCODER, tmp / "encoder.before")
+            disk.rename(tmp / ENCODER, self.path / ENCODER)
+            disk.fsync_folder(self.path)
         except OSError as error:
-            shutil.rmtree(tmp / ENCODER, ignore_errors=True)
+            disk.remove_tree(tmp / ENCODER)
             raise disk_error(error, self.path / ENCODER) from error
+
+
+def _flush_files(folder: Path) -> None:
+    """Flush what a library has written, before the folder gets the name by which it counts."""
+    for file in sorted(folder.iterdir()):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            disk.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    disk.fsync_folder(folder)

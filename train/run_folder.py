@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from frame.manifests.errors import InputError
+from frame.pipeline.store import disk
 from frame.pipeline.store.files import disk_error, exclusive, write_durable, writer_folder
 from frame.pipeline.store.layout import sealed, unseal
 
@@ -92,8 +93,11 @@ class Metrics:
         """Append one line."""
         line = json.dumps({"kind": kind, "step": step, "epoch": round(epoch, 6), **figures}) + "\n"
         try:
-            with self.path.open("ab") as file:
-                file.write(line.encode())
+            descriptor = disk.append(self.path)
+            try:
+                disk.write_all(descriptor, line.encode())
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise disk_error(error, self.path) from error
 
@@ -102,7 +106,7 @@ class Metrics:
         try:
             descriptor = os.open(self.path, os.O_RDONLY)
             try:
-                os.fsync(descriptor)
+                disk.fsync(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:

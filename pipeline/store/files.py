@@ -1,4 +1,4 @@
-"""Every operation on files that a commit rests on, in one place.
+"""How a commit is made of operations on files.
 
 The protocol: write the whole file under a temporary name on the same file system, flush it to the disk, rename it onto
 its final name, flush the folder. A name therefore holds either the whole file or what it held before. Temporary files
@@ -9,10 +9,8 @@ the lock when it dies, however it dies, so leftovers are told from work in progr
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
-import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from frame.manifests.errors import InputError
+from frame.pipeline.store import disk
 
 TMP = "tmp"
 _LOCK = "lock"
@@ -46,15 +45,6 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fsync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_durable(path: Path, data: bytes | memoryview, *, tmp: Path) -> None:
     """Make ``path`` hold exactly ``data``, or leave it as it was.
 
@@ -63,15 +53,12 @@ def write_durable(path: Path, data: bytes | memoryview, *, tmp: Path) -> None:
     partial = tmp / f"{uuid.uuid4().hex}.partial"
     try:
         _make_folder(path.parent)
-        with partial.open("wb", buffering=0) as file:
-            view = memoryview(data).cast("B")
-            while len(view):
-                view = view[file.write(view) :]
-            os.fsync(file.fileno())
-        partial.replace(path)
-        fsync_folder(path.parent)
+        disk.write_file(partial, data)
+        disk.rename(partial, path)
+        disk.fsync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            disk.unlink(partial)
         raise disk_error(error, path) from error
 
 
@@ -80,8 +67,12 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    fsync_folder(folder.parent)
+    try:
+        disk.mkdir(folder)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    disk.fsync_folder(folder.parent)
 
 
 def disk_error(error: OSError, path: Path) -> CacheError:
@@ -108,7 +99,7 @@ def writer_folder(cache: Path) -> Iterator[Path]:
         remove_leftovers(cache)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        disk.remove_tree(folder)
         os.close(lock)
         remove_leftovers(cache)
 
@@ -119,7 +110,7 @@ def _claim_folder(root: Path) -> tuple[Path, int]:
         folder = root / uuid.uuid4().hex
         try:
             _make_shared(root)
-            folder.mkdir()
+            disk.mkdir(folder)
             lock = _lock(folder / _LOCK, wait=False)
         except FileNotFoundError:
             if root.parent.is_dir():
@@ -134,7 +125,7 @@ def _claim_folder(root: Path) -> tuple[Path, int]:
 def _make_shared(folder: Path) -> None:
     """Make a folder that other processes make and remove at the same time; it may be gone again right after."""
     try:
-        folder.mkdir()
+        disk.mkdir(folder)
     except FileExistsError:
         with suppress(FileNotFoundError):
             if not stat.S_ISDIR(folder.lstat().st_mode) and not folder.is_dir():
@@ -147,7 +138,7 @@ def remove_leftovers(cache: Path) -> None:
     try:
         for entry in root.iterdir():
             _remove_if_dead(entry)
-        root.rmdir()
+        disk.rmdir(root)
     except OSError:
         return  # there is none, another writer is at work, or we may not
 
@@ -162,9 +153,10 @@ def _remove_if_dead(entry: Path) -> None:
     if lock is None:
         return
     if shared:
-        entry.unlink(missing_ok=True)
+        with suppress(OSError):
+            disk.unlink(entry)
     else:
-        shutil.rmtree(entry, ignore_errors=True)
+        disk.remove_tree(entry)
     os.close(lock)
 
 
@@ -192,7 +184,8 @@ def exclusive(cache: Path, *, waiting: Callable[[], None] = lambda: None) -> Ite
     try:
         yield
     finally:
-        (root / _LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # gone, or refused: nothing rests on the file, only on the lock
+            disk.unlink(root / _LOCK)
         if lock is not None:
             os.close(lock)
         remove_leftovers(cache)
@@ -208,13 +201,12 @@ def _lock(path: Path, *, wait: bool, needed: bool = False) -> int | None:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if not disk.lock(descriptor, wait=wait):
+                os.close(descriptor)
+                return None
             # Whoever held it before may have removed the file, and a lock on a file without a name protects nothing.
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
         except FileNotFoundError:
             pass
         except OSError as error:

@@ -1,0 +1,36 @@
+"""The counts of the fault tests, and the table they make. ``make faults N=10`` runs ten times as many trials."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import pytest
+from tally import Fault, Tally, replace_table
+
+_TALLY = Tally(scale=float(os.environ.get("FRAME_FAULTS", "1")))
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture
+def fault(request: pytest.FixtureRequest) -> Fault:
+    """The fault that a test's ``@pytest.mark.fault("F01")`` names."""
+    marker = request.node.get_closest_marker("fault")
+    assert marker is not None, "a fault test names its fault: @pytest.mark.fault(CODE)"
+    return _TALLY[marker.args[0]]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table; ``make faults`` puts it into README.md as well, whatever it shows."""
+    if not _TALLY.faults:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.write_line(_TALLY.table())
+    if os.environ.get("FRAME_FAULTS_REPORT"):
+        scale = f"{_TALLY.scale:g} times the counts of `make test`"
+        replace_table(
+            README,
+            _TALLY,
+            f"`make faults N={_TALLY.scale:g}` ({scale}), {os.cpu_count()} cores, Python {platform.python_version()}.",
+        )
