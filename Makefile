@@ -43,6 +43,17 @@ N := 1
 faults: env
 	FRAME_FAULTS=$(N) FRAME_FAULTS_REPORT=1 $(BIN)/python -m pytest tests/faults -o timeout=0 $(ARGS)
 
+# Builds and trains for so many minutes with faults mixed at random (SEED), and compares both with a calm run's.
+MINUTES := 60
+SEED := 0
+soak: env
+	PYTHONPATH=tests:tests/faults $(BIN)/python tests/faults/soak.py $(MINUTES) --seed $(SEED)
+
+# Known vulnerabilities of the packages in constraints.txt. The program has an environment of its own.
+audit: env
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet pip-audit; }
+	@$(BIN)/python .ci/audit $(VENV)/audit/bin/pip-audit constraints.txt
+
 lint: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -21,9 +21,8 @@ from frame.pipeline.ray_pipeline import Pools, unit_reports
 from frame.pipeline.ray_session import ray_session
 from frame.pipeline.store import Cache, CacheError, open_cache
 from frame.pipeline.store.files import writer_folder
-from frame.pipeline.store.layout import RECEIPTS, SHARDS, STATS
-from frame.pipeline.store.stats import write_statistics
-from frame.pipeline.store.verify import Problem, check_statistics, check_units, leftovers
+from frame.pipeline.store.finish import finish
+from frame.pipeline.store.verify import Problem, check_units
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,23 +144,3 @@ def _add(summary: Summary, report: Mapping[str, Any]) -> Summary:
         bytes=summary.bytes + report["bytes"],
         seconds=seconds,
     )
-
-
-def finish(path: Path, *, tmp: Path) -> int:
-    """Write the statistics and remove leftovers once every unit is committed; the number of units still missing."""
-    cache = open_cache(path)
-    states = check_units(cache, cache.expected_units, deep=False)
-    left = sum(bool(state.broken_columns) for state in states)
-    if not left:
-        write_statistics(cache, tmp=tmp)
-        for problem in leftovers(cache, states):
-            if Path(problem.file).parts[0] in _ours(cache):
-                (path / problem.file).unlink(missing_ok=True)
-        if problems := check_statistics(cache):
-            raise CacheError(what="The statistics did not reach the disk.", where=str(path / problems[0].file))
-    return left
-
-
-def _ours(cache: Cache) -> set[str]:
-    """Folders that only builds write into. What else a person keeps inside the cache's folder is not touched."""
-    return {*cache.meta.arrays(), SHARDS, RECEIPTS, STATS}

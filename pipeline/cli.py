@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from frame.manifests.command import run_command
+from frame.pipeline.store.objects import store_path
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,10 +18,12 @@ app = typer.Typer(
     help="Compute the features of frozen image teachers on videos once, into a verified, shareable cache.",
 )
 
-CachePath = Annotated[Path, typer.Argument(metavar="CACHE", help="Folder of the cache.", show_default=False)]
+CachePath = Annotated[
+    str, typer.Argument(metavar="CACHE", help="Folder of the cache, or s3://BUCKET/NAME.", show_default=False)
+]
 Dataset = Annotated[str | None, typer.Option(help="Name of the data set's layout (see `frame-cache datasets`).")]
 Source = Annotated[Path | None, typer.Option(help="Folder (or CSV file) with the videos.")]
-Out = Annotated[Path | None, typer.Option(help="Folder of the cache to make.")]
+Out = Annotated[str | None, typer.Option(help="Folder of the cache to make, or s3://BUCKET/NAME.")]
 Teachers = Annotated[
     str | None,
     typer.Option(
@@ -110,14 +113,14 @@ def plan(
     values = {key: value for key, value in locals().items() if key not in ("out", "as_json")}
     from frame.pipeline.commands import plan_command
 
-    plan_command(_options(values), out=out or Path(), as_json=as_json)
+    plan_command(_options(values), out=store_path(out or "."), as_json=as_json)
 
 
 @app.command()
 def build(
     context: typer.Context,
     cache: Annotated[
-        Path | None, typer.Argument(metavar="[CACHE]", help="An existing cache to resume, repair or extend.")
+        str | None, typer.Argument(metavar="[CACHE]", help="An existing cache to resume, repair or extend.")
     ] = None,
     dataset: Dataset = None,
     source: Source = None,
@@ -158,7 +161,7 @@ def build(
     from frame.pipeline.options import RunOptions, parse_share
 
     target = cache or out
-    if target is None or (cache is not None and out is not None):
+    if not target or (cache is not None and out is not None):
         raise typer.BadParameter("give either --out (a new cache) or CACHE (an existing one)", param_hint="--out")
     run = RunOptions(
         units=parse_share(units),
@@ -172,7 +175,7 @@ def build(
     fresh = _options(values) if out is not None else None
     more, files = ((), ()) if fresh is not None else _teachers(teachers, weights)
     code = build_command(
-        cache=target,
+        cache=store_path(target),
         fresh=fresh,
         source=source,
         weights=files,
@@ -199,7 +202,7 @@ def info(cache: CachePath, as_json: Json = False) -> None:
     """Say what a cache holds, how far it has come, and what failed."""
     from frame.pipeline.commands import info_command
 
-    info_command(cache, as_json=as_json)
+    info_command(store_path(cache), as_json=as_json)
 
 
 @app.command()
@@ -217,7 +220,12 @@ def verify(
     from frame.pipeline.commands import verify_command
 
     code = verify_command(
-        cache, rows=against_teacher, source=source, weights=tuple(weights or ()), seed=seed, as_json=as_json
+        store_path(cache),
+        rows=against_teacher,
+        source=source,
+        weights=tuple(weights or ()),
+        seed=seed,
+        as_json=as_json,
     )
     raise typer.Exit(code)
 
@@ -225,7 +233,9 @@ def verify(
 @app.command()
 def export(
     cache: CachePath,
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Folder of the copy.", show_default=False)],
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="Folder of the copy, or s3://BUCKET/NAME.", show_default=False)
+    ],
     to: Annotated[Literal["zarr", "webdataset"], typer.Option(help="File format of the copy.")],
     units: Annotated[str | None, typer.Option(help="Unit numbers and ranges: 0,3,8-15. Default: all.")] = None,
     columns: Annotated[str | None, typer.Option(help="Comma-separated column names. Default: all.")] = None,
@@ -234,7 +244,7 @@ def export(
     """Copy a cache, or chosen units and columns of it, into either file format."""
     from frame.pipeline.commands import export_command
 
-    export_command(cache, destination, to=to, units=units, columns=columns, as_json=as_json)
+    export_command(store_path(cache), store_path(destination), to=to, units=units, columns=columns, as_json=as_json)
 
 
 @app.command()
@@ -250,7 +260,7 @@ def view(
     """Write one HTML page: contents, failures, sizes, frames beside pictures of their features, and training runs."""
     from frame.pipeline.commands import view_command
 
-    view_command(cache, out=out, clips=clips, seed=seed, runs=run or ())
+    view_command(store_path(cache), out=out, clips=clips, seed=seed, runs=run or ())
 
 
 @app.command()

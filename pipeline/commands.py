@@ -15,13 +15,14 @@ from frame.pipeline.local import timings_path
 from frame.pipeline.options import BuildOptions, RunOptions
 from frame.pipeline.store import open_cache, reopen
 from frame.pipeline.store.layout import META
+from frame.pipeline.store.objects import StorePath
 
 
 def _say(text: str, value: dict[str, Any] | list[Any], *, as_json: bool) -> None:
     print(json.dumps(value, indent=1) if as_json else text, flush=True)
 
 
-def plan_command(options: BuildOptions, *, out: Path, as_json: bool) -> None:
+def plan_command(options: BuildOptions, *, out: StorePath, as_json: bool) -> None:
     """Print the cost of a build."""
     from frame.pipeline.estimate import estimate
     from frame.pipeline.prepare import plan_cache
@@ -36,7 +37,7 @@ def plan_command(options: BuildOptions, *, out: Path, as_json: bool) -> None:
 
 def build_command(
     *,
-    cache: Path,
+    cache: StorePath,
     fresh: BuildOptions | None,
     source: Path | None,
     weights: Sequence[str],
@@ -71,14 +72,14 @@ def build_command(
     return 0
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: StorePath) -> str:
     import shlex
 
     text = shlex.quote(str(path))
     return f"-- {text}" if text.startswith("-") else text
 
 
-def info_command(path: Path, *, as_json: bool) -> None:
+def info_command(path: StorePath, *, as_json: bool) -> None:
     """Print what a cache holds."""
     from frame.pipeline.report import info_json, info_text
 
@@ -87,7 +88,7 @@ def info_command(path: Path, *, as_json: bool) -> None:
 
 
 def verify_command(
-    path: Path, *, rows: int, source: Path | None, weights: Sequence[str], seed: int, as_json: bool
+    path: StorePath, *, rows: int, source: Path | None, weights: Sequence[str], seed: int, as_json: bool
 ) -> int:
     """Check a cache; 0 when it is complete and intact."""
     from frame.pipeline.report import verify_text
@@ -116,7 +117,7 @@ def verify_command(
 
 
 def _against_teacher(
-    path: Path, rows: int, source: Path | None, weights: Sequence[str], seed: int, progress: Progress
+    path: StorePath, rows: int, source: Path | None, weights: Sequence[str], seed: int, progress: Progress
 ) -> tuple[list[dict[str, Any]], str, bool]:
     from frame.pipeline.check_teacher import check_rows
     from frame.pipeline.prepare import resume
@@ -138,7 +139,7 @@ def _against_teacher(
 
 
 def export_command(
-    path: Path, destination: Path, *, to: str, units: str | None, columns: str | None, as_json: bool
+    path: StorePath, destination: StorePath, *, to: str, units: str | None, columns: str | None, as_json: bool
 ) -> None:
     """Copy a cache or a part of it."""
     from frame.pipeline.report import info_json
@@ -175,7 +176,7 @@ def parse_units(text: str) -> list[int]:
     return sorted(found)
 
 
-def view_command(path: Path, *, out: Path, clips: int, seed: int, runs: Sequence[Path] = ()) -> None:
+def view_command(path: StorePath, *, out: Path, clips: int, seed: int, runs: Sequence[Path] = ()) -> None:
     """Write the HTML page."""
     from frame.pipeline.view import render_view
 
@@ -183,7 +184,7 @@ def view_command(path: Path, *, out: Path, clips: int, seed: int, runs: Sequence
     print(f"Wrote {out}.")
 
 
-def _timings(path: Path) -> list[dict[str, Any]]:
+def _timings(path: StorePath) -> list[dict[str, Any]]:
     """The timings of the builds on this machine, a line each; a line torn by a kill tells nothing."""
     file = timings_path(path)
     found = []

@@ -21,13 +21,14 @@ from frame.pipeline.block import Failures, pack
 from frame.pipeline.decode import ClipError, DecodeCage
 from frame.pipeline.jobs import ClipPart, Segment, UnitJob, make_job, pieces
 from frame.pipeline.store import open_cache
+from frame.pipeline.store.objects import StorePath
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeStage:
     """A unit's number in, its frames uint8 out. ``columns``: what each unit lacks."""
 
-    cache: Path
+    cache: StorePath
     source: Path
     columns: Mapping[int, tuple[str, ...]]
 

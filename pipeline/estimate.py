@@ -19,11 +19,13 @@ from frame.pipeline.decode import ClipError, DecodeCage
 from frame.pipeline.plan import Plan
 from frame.pipeline.store.files import disk_error
 from frame.pipeline.store.layout import CacheMeta
+from frame.pipeline.store.objects import ObjectPath, StorePath
 from frame.pipeline.teach import TeacherBench, TeacherPlan
 
 _SAMPLE_CLIPS = 3
 _SAMPLE_FRAMES = 64
 _DISK_BYTES = 64 << 20
+_OBJECT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +39,7 @@ class Estimate:
     units: int
     rows_per_unit: int
     column_bytes: dict[str, int]
-    free_bytes: int
+    free_bytes: int | None  # None where nobody says, as in an object store
     decode_rate: float
     teach_rate: float
     write_rate: float
@@ -73,7 +75,7 @@ class Estimate:
         return {**values, "bytes": self.bytes, "limit": self.limit[0], "hours": self.hours}
 
 
-def estimate(plan: Plan, teachers: TeacherPlan, source: Path, out: Path) -> Estimate:
+def estimate(plan: Plan, teachers: TeacherPlan, source: Path, out: StorePath) -> Estimate:
     """Measure for a few seconds, and count."""
     rows = int(plan.index.column("n_frames").to_numpy().sum())
     images, decode_rate = _measure_decode(plan.index, plan.meta, source)
@@ -87,7 +89,7 @@ def estimate(plan: Plan, teachers: TeacherPlan, source: Path, out: Path) -> Esti
         units=plan.meta.units,
         rows_per_unit=plan.meta.rows_per_unit,
         column_bytes=stored,
-        free_bytes=shutil.disk_usage(place).free,
+        free_bytes=shutil.disk_usage(place).free if isinstance(place, Path) else None,
         decode_rate=decode_rate,
         teach_rate=teach_rate,
         write_rate=_measure_disk(place) / max(sum(stored.values()) / max(rows, 1), 1),
@@ -138,8 +140,10 @@ def _measure_teachers(
     return workers * count / (time.perf_counter() - began), device
 
 
-def _measure_disk(folder: Path) -> float:
+def _measure_disk(folder: StorePath) -> float:
     """Bytes a second of a write that is flushed, as units are."""
+    if isinstance(folder, ObjectPath):
+        return _measure_put(folder)
     data = np.random.default_rng(0).bytes(_DISK_BYTES)
     path = folder / f".frame-cache-{uuid.uuid4().hex}.partial"
     began = time.perf_counter()
@@ -154,7 +158,20 @@ def _measure_disk(folder: Path) -> float:
     return _DISK_BYTES / (time.perf_counter() - began)
 
 
-def _existing(path: Path) -> Path:
+def _measure_put(folder: ObjectPath) -> float:
+    data = np.random.default_rng(0).bytes(_OBJECT_BYTES)
+    path = folder / f".frame-cache-{uuid.uuid4().hex}.partial"
+    began = time.perf_counter()
+    try:
+        path.write_bytes(data)
+        return _OBJECT_BYTES / (time.perf_counter() - began)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _existing(path: StorePath) -> StorePath:
+    if isinstance(path, ObjectPath):
+        return path
     path = path.absolute()
     while not path.is_dir():
         path = path.parent

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from frame.manifests.errors import InputError
 from frame.pipeline.store.layout import CacheMeta, StoreKind
+from frame.pipeline.store.objects import StorePath
 
 Fit = Literal["crop", "squash"]
 DecoderName = Literal["decord", "pyav", "torchcodec"]
@@ -88,7 +89,7 @@ def _positive(value: int | None) -> bool:
     return value is None or value >= 1
 
 
-def require_same(meta: CacheMeta, options: BuildOptions, *, cache: Path) -> None:
+def require_same(meta: CacheMeta, options: BuildOptions, *, cache: StorePath) -> None:
     """Refuse to go on with a cache under other options than it was planned with, naming each that differs."""
     have: dict[str, Any] = {**meta.sampling, **meta.geometry, **meta.build, "store": meta.store}
     want: dict[str, Any] = {

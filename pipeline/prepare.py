@@ -17,8 +17,10 @@ from frame.pipeline.local import LocalFacts, read_facts, write_facts
 from frame.pipeline.options import BuildOptions, require_same
 from frame.pipeline.plan import Plan, frames_column, make_plan, probe_clips
 from frame.pipeline.store import Cache, CacheError, open_cache, reopen
-from frame.pipeline.store.files import exclusive, sha256_bytes, writer_folder
+from frame.pipeline.store.files import exclusive, make_root, sha256_bytes, writer_folder
 from frame.pipeline.store.layout import FRAMES, INDEX, META, META_COPY, CacheMeta
+from frame.pipeline.store.object_writer import claim_place
+from frame.pipeline.store.objects import ObjectPath, StorePath
 from frame.pipeline.store.writer import with_metadata, write_metadata
 from frame.pipeline.teach import TeacherPlan, load_recorded, teacher_columns
 from frame.pipeline.teachers import TeacherSpec, WeightSource, load_teacher, parse_weights, resolve_all
@@ -86,7 +88,7 @@ def _teacher_plan(meta: CacheMeta, specs: Sequence[TeacherSpec], weights: Mappin
     )
 
 
-def create(options: BuildOptions, out: Path, progress: Progress) -> Prepared:
+def create(options: BuildOptions, out: StorePath, progress: Progress) -> Prepared:
     """Plan a new cache and write its metadata. An existing one under the same options is resumed instead.
 
     Of several builds started at once (the tasks of a batch array), one plans and the others wait for it.
@@ -94,7 +96,7 @@ def create(options: BuildOptions, out: Path, progress: Progress) -> Prepared:
     if not _exists(out):
         _require_free(out)
         try:
-            out.mkdir(parents=True, exist_ok=True)
+            make_root(out)
         except OSError as error:
             raise InputError(what="The cache's folder cannot be made.", where=str(out), why=str(error)) from error
         try:
@@ -112,23 +114,32 @@ def create(options: BuildOptions, out: Path, progress: Progress) -> Prepared:
     return resume(out, source=options.source, weights=options.weights, progress=progress)
 
 
-def _exists(out: Path) -> bool:
-    return (out / META).exists() or (out / META_COPY).exists()
+def _exists(out: StorePath) -> bool:
+    if (out / META).exists():
+        return True
+    # In an object store the copy comes first: it says that somebody plans a cache here, or died over it.
+    return isinstance(out, Path) and (out / META_COPY).exists()
 
 
-def _create(options: BuildOptions, out: Path, progress: Progress) -> Prepared:
+def _create(options: BuildOptions, out: StorePath, progress: Progress) -> Prepared:
     plan, teachers, root = plan_cache(options, progress)
     meta, files = with_metadata(plan.meta)
+    if isinstance(out, ObjectPath):
+        claim_place(out, meta)
     with writer_folder(out) as tmp:
         write_metadata(out, meta, files, plan.index_file, tmp=tmp)
     _remember(out, options.source, teachers.weights)
     return Prepared(cache=open_cache(out), source=root, teachers=teachers)
 
 
-def _require_free(out: Path) -> None:
+def _require_free(out: StorePath) -> None:
     foreign = [path.name for path in out.iterdir() if path.name != "tmp"] if out.is_dir() else []
     # What a build that was killed while planning leaves behind is ours; anything else is somebody's.
-    foreign = [name for name in foreign if name not in (INDEX, "zarr.json") and not (out / name / "zarr.json").exists()]
+    foreign = [
+        name
+        for name in foreign
+        if name not in (INDEX, META_COPY, "zarr.json") and not (out / name / "zarr.json").exists()
+    ]
     if foreign or (out.exists() and not out.is_dir()):
         raise InputError(
             what="The output exists and is not a cache.",
@@ -153,7 +164,7 @@ def _require_same_clips(cache: Cache, options: BuildOptions) -> None:
         )
 
 
-def _require_same_teachers(meta: CacheMeta, options: BuildOptions, out: Path) -> None:
+def _require_same_teachers(meta: CacheMeta, options: BuildOptions, out: StorePath) -> None:
     specs = resolve_all(options.teachers, size=options.size, fit=options.fit)
     _require_no_namesake(meta, specs, out)
     asked = {spec.name for spec in specs}
@@ -176,7 +187,7 @@ def _require_same_teachers(meta: CacheMeta, options: BuildOptions, out: Path) ->
             )
 
 
-def _require_no_namesake(meta: CacheMeta, specs: Sequence[TeacherSpec], cache: Path) -> None:
+def _require_no_namesake(meta: CacheMeta, specs: Sequence[TeacherSpec], cache: StorePath) -> None:
     """Refuse a teacher that is another one than the cache has under the same name."""
     for spec in specs:
         record = meta.teachers.get(spec.name)
@@ -197,7 +208,7 @@ def _require_no_namesake(meta: CacheMeta, specs: Sequence[TeacherSpec], cache: P
 
 
 def resume(
-    path: Path,
+    path: StorePath,
     *,
     progress: Progress,
     source: Path | None = None,
@@ -279,7 +290,7 @@ def _remembered_file(spec: TeacherSpec, facts: LocalFacts) -> Path:
     return file
 
 
-def _remember(path: Path, source: Path, weights: Mapping[str, WeightSource]) -> None:
+def _remember(path: StorePath, source: Path, weights: Mapping[str, WeightSource]) -> None:
     files = {name: item.file for name, item in weights.items() if item.file is not None}
     write_facts(path, LocalFacts(source=source, weights=files))
 

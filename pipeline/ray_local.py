@@ -19,7 +19,7 @@ from typing import Any
 from frame.manifests.errors import InputError
 from frame.pipeline.ray_ports import complaints, session_listeners
 from frame.pipeline.ray_process import QUIET, environment, import_ray, native_stderr, reason, refuse_used_ray
-from frame.pipeline.ray_watchdog import MARK
+from frame.pipeline.ray_watchdog import IN_ORDER, MARK
 
 _WATCHDOG = Path(__file__).with_name("ray_watchdog.py")
 _LEAST_STORE = 80 * 2**20  # bytes; Ray refuses an object store below 75 MiB
@@ -153,14 +153,15 @@ def _watchdog(root: Path) -> Iterator[None]:
         [sys.executable, "-I", "-S", str(_WATCHDOG), str(root), str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C reaches the driver alone
     )
     assert process.stdin is not None
     try:
         yield
     finally:
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # somebody has killed it
+            process.stdin.write(IN_ORDER)
+            process.stdin.close()
         process.wait()  # it gives up by itself after its own deadline
 
 

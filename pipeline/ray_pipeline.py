@@ -22,6 +22,9 @@ from frame.pipeline.write_stage import WriteStage
 # A unit whose worker dies (out of memory, a crash of the driver library) is tried again in a fresh worker, but not for
 # ever: Ray Data's own default is to try until the end of time.
 _RETRIES = 2
+# A teacher's worker lives through a build of weeks, in which it may die now and then, each time on another unit. One
+# that dies as it loads its teachers is given up, too.
+_RESTARTS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +101,7 @@ def unit_reports(
             num_cpus=0.2,
             num_gpus=pools.gpus or None,
             compute=ActorPoolStrategy(min_size=pools.teachers, max_size=pools.teachers),
-            max_restarts=_RETRIES,
+            max_restarts=_RESTARTS,
             max_task_retries=_RETRIES,
         )
         data = data.map_batches(
@@ -122,7 +125,7 @@ def unit_reports(
         if isinstance(cause, InputError):
             raise cause from None
         raise
-    except (ray.exceptions.ActorDiedError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+    except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise InputError(
             what=f"A worker of the build died {_RETRIES + 1} times on the same unit.",
             where=str(cache),

@@ -3,11 +3,12 @@
 Ray's own children die with the driver (the kernel's parent-death signal) and its workers follow, but the two agents
 that the raylet starts survive a SIGKILL of the driver, for minutes where nothing reaps orphans, as in most containers.
 This process waits for the end of the driver, however it comes, kills every process of the session, and removes the
-session's folder.
+session's folder. A driver that ended without leaving its session in order could not say anything: this process does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -18,6 +19,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "FRAME_RAY_SESSION"
+IN_ORDER = b"."  # what a driver says that leaves its session
+# Ray's C++ side ends the driver at once, without a word and with code 1, when it finds the raylet gone.
+LAST_WORDS = """
+The process that ran Ray ended in the midst of it.
+  where: pid {driver}
+  why:   it was killed, or a server of Ray's (raylet, gcs_server) was, which takes it along
+  do:    see that memory is enough, and run the same command again: what was committed is kept
+"""
 PATIENCE = 10.0  # seconds; a process in uninterruptible sleep cannot be killed, and must not keep this one alive
 
 
@@ -25,20 +34,25 @@ def main(root: Path, driver: int) -> None:
     """Wait for the end of the process ``driver``, kill the session marked by ``root`` and remove that folder."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a batch system signals every process of a job; the driver decides
-    wait_for_end(driver)
+    in_order = wait_for_end(driver)
     end_session(root, driver)
     shutil.rmtree(root, ignore_errors=True)
+    if not in_order:
+        with contextlib.suppress(OSError):  # nobody listens any more
+            sys.stderr.write(LAST_WORDS.format(driver=driver).lstrip())
 
 
-def wait_for_end(driver: int) -> None:
-    """Return when the driver closes its end of stdin, or is no longer the parent.
+def wait_for_end(driver: int) -> bool:
+    """Return when the driver leaves its session, or is gone; whether it said that it leaves.
 
-    The pipe alone is not enough: a child that the driver forked keeps the other end open after the driver's death.
+    It is gone when it closes its end of stdin, or is no longer the parent. The pipe alone is not enough: a child that
+    the driver forked keeps the other end open after the driver's death.
     """
     while os.getppid() == driver:
         readable, _, _ = select.select([sys.stdin], [], [], 0.5)
         if readable:
-            return
+            return os.read(0, 1) == IN_ORDER
+    return False
 
 
 def end_session(root: Path, driver: int) -> None:

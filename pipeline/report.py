@@ -24,13 +24,14 @@ def table(rows: list[tuple[str, str]]) -> str:
 def estimate_text(value: Estimate) -> str:
     """The plan's cost."""
     limit, rate = value.limit
-    enough = "" if value.free_bytes > value.bytes else "  NOT ENOUGH"
+    free = "" if value.free_bytes is None else f", free on that disk: {size(value.free_bytes)}"
+    enough = "" if value.free_bytes is None or value.free_bytes > value.bytes else "  NOT ENOUGH"
     rows = [
         ("clips", f"{value.clips:,}" + (f", {value.failed:,} of them cannot be read" if value.failed else "")),
         ("frames", f"{value.rows:,}"),
         ("units", f"{value.units:,} of up to {value.rows_per_unit:,} frames"),
         *((name, size(count)) for name, count in value.column_bytes.items()),
-        ("all columns", f"{size(value.bytes)}, free on that disk: {size(value.free_bytes)}{enough}"),
+        ("all columns", f"{size(value.bytes)}{free}{enough}"),
         ("decode", f"{value.decode_rate:,.0f} frames/s a core"),
         ("teachers", f"{value.teach_rate:,.1f} frames/s on {value.device}"),
         ("disk", f"{value.write_rate:,.0f} frames/s"),

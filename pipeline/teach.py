@@ -127,7 +127,37 @@ class TeacherBench:
         )
 
     def make(self, columns: Sequence[str], clips: Sequence[np.ndarray]) -> Made:
-        """Encode ``columns`` of the frames of ``clips``, uint8 ``[n_i, H_i, W_i, 3]`` each, as one batch."""
+        """Encode ``columns`` of the frames of ``clips``, uint8 ``[n_i, H_i, W_i, 3]`` each, as one batch.
+
+        Without enough memory it is tried once more, and whole: parts of it would give other bytes. Raises
+        ``InputError`` if that fails too, and for whatever else goes wrong in a model.
+        """
+        try:
+            return self._make(columns, clips)
+        except (RuntimeError, MemoryError) as error:
+            if not _lacks_memory(error):
+                raise self._failed(clips, error) from error
+        # Out here, where the error no longer keeps what was made before it.
+        torch.cuda.empty_cache()
+        try:
+            return self._make(columns, clips)
+        except (RuntimeError, MemoryError) as error:
+            raise self._failed(clips, error) from error
+
+    def _failed(self, clips: Sequence[np.ndarray], error: Exception) -> InputError:
+        full = _lacks_memory(error)
+        return InputError(
+            what="There is not enough memory for a batch." if full else "A teacher failed.",
+            where=f"{', '.join(self._teachers)} on {self._software['device']}, {sum(map(len, clips))} frames at once",
+            why=(str(error).splitlines() or [""])[0] or type(error).__name__,
+            fix="Free memory there and run the same command again: what is finished is kept. Or build another cache "
+            "with fewer --batch-rows: they are part of what a cache is."
+            if full
+            else "Run the same command again: what is finished is kept. If it comes again, it is this installation of "
+            "torch, its driver or the device; --debug shows more.",
+        )
+
+    def _make(self, columns: Sequence[str], clips: Sequence[np.ndarray]) -> Made:
         clock = _Clock(self._device)
         fitted: dict[int, Tensor] = {}
         arrays: dict[str, np.ndarray] = {}
@@ -174,6 +204,11 @@ class TeacherBench:
             arrays[f"{ABOUT}loss:{name}"] = _rows([_loss(part) for part in cosine], 3)
             arrays[f"{ABOUT}moments:{name}"] = _rows([_moments(part) for part in tokens], 1 + 2 * features.shape[-1])
             return arrays, [bool(part.all()) for part in torch.split(encoded.finite, counts)]
+
+
+def _lacks_memory(error: Exception) -> bool:
+    # On a processor torch says it with a RuntimeError.
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _rows(parts: list[Tensor], width: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from frame.pipeline.block import ABOUT, Block, Failures, unpack
 from frame.pipeline.store import CacheError, open_cache
+from frame.pipeline.store.objects import StorePath
 from frame.pipeline.store.receipts import merge_moments
 from frame.pipeline.store.writer import UnitData, commit_unit
 
@@ -22,7 +23,7 @@ from frame.pipeline.store.writer import UnitData, commit_unit
 class WriteStage:
     """Encoded columns in, a committed unit out. ``tmp`` is the build's temporary folder inside the cache."""
 
-    cache: Path
+    cache: StorePath
     tmp: Path
 
     def __call__(self, table: pa.Table) -> pa.Table:

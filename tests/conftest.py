@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from small_videos import write_folder
 settings.register_profile("frame", deadline=None, derandomize=True)
 settings.load_profile("frame")
 
+# Ctrl-C is tested, and whatever runs in the background of a script is started deaf to it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for a hub must fail at once, here and in every child
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_caches import CLS, LATER, PATCH, Made, add_column, make_cache, quick_disk, tree
 
-from frame.pipeline.store import Cache, CacheError, files, open_cache
+from frame.pipeline.store import Cache, CacheError, disk, open_cache
 from frame.pipeline.store.export import export
 from frame.pipeline.store.verify import verify
 
@@ -170,7 +170,7 @@ def test_a_killed_export_goes_on_from_wherever_it_stopped(
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", stop)
-            patch.setattr(files.shutil, "rmtree", lambda *_, **__: None)  # type: ignore[attr-defined]
+            patch.setattr(disk, "remove_tree", lambda _: None)
             if stop_at < len(expected):
                 with pytest.raises(KeyboardInterrupt):
                     export(made.open(), target, to=other)

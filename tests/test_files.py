@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -83,78 +82,6 @@ def test_a_failing_disk_leaves_the_old_file_and_says_what_to_do(
     assert "again" in error.value.fix
     assert listing(tmp_path) == ["file"]
     assert (tmp_path / "file").read_bytes() == b"old"
-
-
-def test_a_crash_at_any_system_call_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
-    """SIGKILL before the Nth of the calls that change the disk, for every N, in a process of its own each time."""
-    code = """
-import os, signal, sys
-from pathlib import Path
-from frame.pipeline.store.files import write_durable, writer_folder
-
-def write(root, number):
-    count = 0
-    def before(event, arguments):
-        nonlocal count
-        if event in ("open", "os.rename", "os.mkdir", "os.remove", "fsync"):
-            count += 1
-            if count > number:
-                os.kill(os.getpid(), signal.SIGKILL)
-    fsync = os.fsync
-    with writer_folder(root) as tmp:
-        os.fsync = lambda fd: (before("fsync", None), fsync(fd))
-        sys.addaudithook(before)
-        write_durable(root / "a" / "file", b"new" * 1000, tmp=tmp)
-        number = 1 << 30
-
-for number in range(30):
-    root = Path(sys.argv[1]) / str(number)
-    root.mkdir()
-    child = os.fork()
-    if child == 0:
-        write(root, number)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    print(number, status, flush=True)
-    if status == 0:
-        break
-"""
-    out, err = run_python(code, tmp_path).communicate(timeout=100)
-    outcomes = []
-    for number, status in (map(int, line.split()) for line in out.splitlines()):
-        root = tmp_path / str(number)
-        with writer_folder(root):
-            pass  # the next writer clears up
-        found = listing(root)
-        assert found in ([], ["a/file"])
-        assert not found or (root / "a" / "file").read_bytes() == b"new" * 1000
-        outcomes.append((bool(found), status))
-    killed = int(signal.SIGKILL)
-    assert outcomes[-1] == (True, 0), err
-    assert {(False, killed), (True, killed)} == set(outcomes[:-1])
-    assert len(outcomes) > 6
-
-
-def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path: Path) -> None:
-    code = """
-import resource, sys
-from pathlib import Path
-from frame.pipeline.store.files import CacheError, write_durable, writer_folder
-root = Path(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-with writer_folder(root) as tmp:
-    write_durable(root / "small", b"s" * 10_000, tmp=tmp)
-    try:
-        write_durable(root / "large", b"l" * 10_001, tmp=tmp)
-    except CacheError as error:
-        print(error)
-"""
-    process = run_python(code, tmp_path)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "The disk is full." in out
-    assert str(tmp_path / "large") in out
-    assert listing(tmp_path) == ["small"]
 
 
 HOLD = """

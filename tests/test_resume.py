@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +22,10 @@ from frame.pipeline.decode_stage import DecodeStage
 from frame.pipeline.local import facts_path
 from frame.pipeline.options import RunOptions, parse_share
 from frame.pipeline.prepare import Prepared, resume
-from frame.pipeline.store import open_cache, reopen
+from frame.pipeline.store import open_cache
 from frame.pipeline.store.verify import verify
 from frame.pipeline.teach_stage import TeachStage
 from frame.pipeline.write_stage import WriteStage
-
-DAMAGES = int(os.environ.get("FRAME_DAMAGES", "12"))
 
 
 @pytest.fixture(autouse=True)
@@ -76,53 +72,6 @@ def test_a_finished_cache_needs_nothing(cache: Path) -> None:
     summary = complete(resume(cache, progress=QUIET))
     assert (summary.units, summary.left) == (0, 0)
     assert tree(cache) == before
-
-
-def test_build_repairs_what_is_damaged_and_nothing_else(calm: Path, cache: Path) -> None:
-    shards = [cache / name for receipt in open_cache(cache).receipts().values() for name in receipt.files]
-    flipped, cut, gone = shards[0], shards[len(shards) // 2], shards[-1]
-    data = bytearray(flipped.read_bytes())
-    data[100] ^= 1
-    flipped.write_bytes(data)
-    cut.write_bytes(cut.read_bytes()[:-5])
-    gone.unlink()
-    untouched = {file: file.stat().st_mtime_ns for file in shards if file not in (flipped, cut, gone)}
-    named = {problem.file for problem in verify(open_cache(cache)).problems}
-    assert {str(file.relative_to(cache)) for file in (flipped, cut, gone)} <= named
-    summary = complete(resume(cache, progress=QUIET))
-    assert summary.units == len({problem.unit for problem in summary.repaired}) <= 3
-    assert differences(calm, cache) == []
-    assert [file for file, before in untouched.items() if file.stat().st_mtime_ns != before] == []
-
-
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"\x00" * 100], ids=["gone", "empty", "other", "zeros"])
-def test_a_broken_receipt_costs_its_unit_only(calm: Path, cache: Path, content: bytes | None) -> None:
-    receipt = cache / "receipts" / "000001.json"
-    receipt.unlink()
-    if content is not None:
-        receipt.write_bytes(content)
-    assert complete(resume(cache, progress=QUIET)).units == 1
-    assert differences(calm, cache) == []
-
-
-def test_any_damage_to_any_file_is_found_and_mended(calm: Path, cache: Path) -> None:
-    """A flipped bit, a cut or a deletion, one after the other, anywhere in the cache: as many as FRAME_DAMAGES says."""
-    rng = random.Random(0)
-    intact = tree(calm)
-    for number in range(DAMAGES):
-        name = rng.choice(sorted(intact))
-        data = bytearray(intact[name])
-        kind = "flip" if number % 37 < 30 else "cut" if number % 37 < 35 else "delete"
-        if kind == "delete":
-            (cache / name).unlink()
-        elif kind == "cut":
-            (cache / name).write_bytes(data[: rng.randrange(len(data))])
-        else:
-            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-            (cache / name).write_bytes(data)
-        assert name in {problem.file for problem in verify(reopen(cache)).problems}, (kind, name)
-        complete(resume(cache, progress=QUIET))
-        assert differences(calm, cache) == [], (kind, name)
 
 
 def test_leftovers_go_and_what_a_person_put_there_stays(calm: Path, cache: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from frame.pipeline.store.files import writer_folder
 from frame.pipeline.store.receipts import moments_of
 from frame.pipeline.teach import TeacherBench
 from frame.pipeline.teach_stage import TeachStage
-from frame.pipeline.teachers import Teacher
 from frame.pipeline.write_stage import WriteStage
 
 QUIET = Progress(quiet=True)
@@ -141,28 +139,6 @@ def test_a_source_that_changed_since_the_plan_fails_and_its_neighbours_do_not_mo
                 b.read("test_vit.patch", *rows)
         elif entry["n_frames"]:
             np.testing.assert_array_equal(a.read("test_vit.patch", *rows), b.read("test_vit.patch", *rows))
-
-
-def test_features_that_are_not_finite_are_never_stored(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prepared = make(clips, tmp_path / "c")
-    forward: Callable[..., dict[str, torch.Tensor]] = Teacher.forward
-
-    def broken(self: Teacher, fitted: torch.Tensor) -> dict[str, torch.Tensor]:
-        features = {name: value.clone() for name, value in forward(self, fitted).items()}
-        if len(features["patch"]):
-            features["patch"][0, 0, 0] = float("nan")
-        return features
-
-    monkeypatch.setattr(Teacher, "forward", broken)
-    run(prepared)
-    cache = open_cache(tmp_path / "c")
-    assert "features-not-finite" in {reason for reason, _ in cache.failed().values()}
-    for unit in range(cache.units):
-        for row in np.flatnonzero(cache.readable("test_vit.patch", unit)):
-            values = cache.read("test_vit.patch", unit * 24 + int(row), unit * 24 + int(row) + 1)
-            assert np.isfinite(values).all()
 
 
 def test_statistics_are_those_of_the_stored_targets(clips: Path, tmp_path: Path) -> None:

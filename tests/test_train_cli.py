@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from small_runs import SMALL, assert_same_run, last, stage2
+from small_runs import SMALL, last, stage2
 
 from frame.model import FrameEncoder
-from frame.train.checkpoint import checkpoint_steps
 from frame.train.run_folder import read_metrics
 
 OPTIONS = [
     *("--student", "vit_tiny", "--spatial", "test_vit.patch", "--semantic", "other.cls"),
     *("--batch-size", "8", "--set", "depth=1", "--set", "val_segments=2"),
 ]
-# What a machine that only trains may not have: none of it may be asked for.
-BLOCKED = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        for blocked in ("ray", "decord", "open_clip", "av", "frame.pipeline.teachers", "frame.pipeline.decode"):
-            if name == blocked or name.startswith(blocked + "."):
-                raise ImportError(name + " is blocked")
-sys.meta_path.insert(0, Blocker())
-from frame.train.cli import main
-main()
-"""
 
 
 def command(*arguments: str, code: str = "from frame.train.cli import main; main()") -> list[str]:
@@ -43,19 +28,6 @@ def command(*arguments: str, code: str = "from frame.train.cli import main; main
 def frame_train(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **more}
     return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, env=environment)
-
-
-def test_a_machine_without_teachers_decoders_and_ray_trains(
-    train_cache: Path, stage1_run: Path, tmp_path: Path
-) -> None:
-    out = str(tmp_path / "a")
-    arguments = ["stage1", "--cache", str(train_cache), "--out", out, *OPTIONS, "--steps", "6", "--log", "none"]
-    done = subprocess.run(
-        command(*arguments, "--workers", "1", code=BLOCKED), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Parameters:" in done.stdout
-    assert_same_run(tmp_path / "a", stage1_run)
 
 
 def test_importing_the_rooms_brings_no_teacher() -> None:
@@ -87,45 +59,6 @@ def test_an_error_in_the_midst_ends_the_process_and_its_readers(train_cache: Pat
     )  # fmt: skip
     assert done.returncode == 1
     assert "infinite or no number" in done.stderr
-
-
-def wait_for_step(run: Path, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None and not any(line["kind"] == "train" for line in read_metrics(run)):
-        time.sleep(0.02)
-
-
-def test_sigterm_saves_and_asks_to_be_requeued_and_a_new_process_goes_on_to_the_same_bits(
-    train_cache: Path, tmp_path: Path
-) -> None:
-    arguments = ["stage1", "--cache", str(train_cache), *OPTIONS, "--steps", "40", "--workers", "1", "--resume"]
-    arguments += ["--set", "eval_every=20"]
-    whole = frame_train(*arguments, "--out", str(tmp_path / "whole"), "--log", "none")
-    assert whole.returncode == 0, whole.stderr
-    process = subprocess.Popen(
-        command(*arguments, "--out", str(tmp_path / "a"), "--log", "none"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    wait_for_step(tmp_path / "a", process)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 75, said
-    assert "--resume" in said
-    assert checkpoint_steps(tmp_path / "a")[-1] < 40
-    again = frame_train(*arguments, "--out", str(tmp_path / "a"), "--log", "none")
-    assert again.returncode == 0, again.stderr
-    assert_same_run(tmp_path / "a", tmp_path / "whole")
-
-
-def test_a_killed_run_goes_on_to_the_same_bits(train_cache: Path, stage1_run: Path, tmp_path: Path) -> None:
-    arguments = ["stage1", "--cache", str(train_cache), *OPTIONS, "--steps", "6", "--workers", "0", "--log", "none"]
-    arguments += ["--out", str(tmp_path / "a"), "--set", "checkpoint_every=1"]
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
-    wait_for_step(tmp_path / "a", process)
-    process.kill()
-    process.wait()
-    again = frame_train(*arguments, "--resume")
-    assert again.returncode == 0, again.stderr
-    assert_same_run(tmp_path / "a", stage1_run)
 
 
 def test_errors_are_one_screen(train_cache: Path, tmp_path: Path) -> None:

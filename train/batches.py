@@ -10,6 +10,9 @@ import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.popen_forkserver import Popen
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import torch
@@ -18,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from frame.manifests.errors import InputError
 from frame.pipeline.store import Cache, Column
+from frame.train.signals import STOPS
 from frame.train.windows import Segment, WindowPlan
 
-_STOPS = (signal.SIGINT, signal.SIGTERM)
 # What torch says when a process that reads, or its way to this one, is gone.
 _LOST = ("DataLoader worker (pid", "Pin memory thread exited", "Too many open files")
 
@@ -216,8 +219,7 @@ def batches(dataset: BatchDataset, start: int, stop: int, *, workers: int, pin: 
 
     ``pin`` puts them into page-locked memory. Global random state is neither used nor changed. Raises ``InputError`` (a
     ``CacheError`` for damage) in its place in the order; and when a process was killed. The processes end with the
-    iterator; like the one that began them, they go on after a first SIGTERM and any SIGINT, so that whoever is asked to
-    stop can finish a step.
+    iterator; they go on when they are asked to stop, as the one that began them does, so that it can finish its step.
     """
     if workers:
         _start_server()
@@ -228,7 +230,7 @@ def batches(dataset: BatchDataset, start: int, stop: int, *, workers: int, pin: 
         num_workers=workers,
         pin_memory=pin,
         # A forked copy of a process with threads may hang; and children of its own would interrupt it when they die.
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=_Readers() if workers else None,
         worker_init_fn=_outlive_stops if workers else None,
         generator=torch.Generator(),
     )
@@ -258,19 +260,35 @@ def _next(iterator: Iterator[Batch | InputError], workers: int) -> Batch | Input
 def _start_server() -> None:
     """Start the process that reading processes are forked from, deaf to requests to stop, which go to the whole group:
     they end with it. Does nothing if it runs."""
-    resource_tracker.ensure_running()  # it would unblock them again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
+        resource_tracker.ensure_running()  # unblocks two of them again
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+class _Reader(ForkServerProcess):
+    """A reading process. It is deaf to requests to stop, however often they come: a scheduler sends SIGTERM when the
+    grace begins and again when it ends, and the step that is to be finished needs its batch. What does not end by
+    itself is therefore killed."""
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Popen:  # noqa: N802
+        popen = ForkServerProcess._Popen(process_obj)
+        popen.terminate = popen.kill  # type: ignore[method-assign]
+        return popen
+
+
+class _Readers(ForkServerContext):
+    Process = _Reader
+
+
 def _outlive_stops(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The second one ends it: `DataLoader` sends them to a process that does not end by itself.
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
 def _lost(error: Exception, workers: int) -> InputError:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from frame.manifests.errors import InputError
 from frame.pipeline.store import disk
-from frame.pipeline.store.files import disk_error, sha256_bytes
+from frame.pipeline.store.files import aside, disk_error, make_folder, make_root, sha256_bytes
 from frame.pipeline.store.layout import sealed, unseal
 
 FOLDER = "checkpoints"
@@ -46,10 +46,11 @@ def checkpoint_steps(run: Path) -> list[int]:
 def save_checkpoint(run: Path, checkpoint: Checkpoint, *, tmp: Path) -> None:
     """Add a checkpoint to ``run``, or leave it as it was. ``tmp`` is on the same file system.
 
-    One of the same step is replaced. Raises ``CacheError`` (an ``InputError``) on a full or failing disk.
+    One of the same step is replaced, unless it is the same and intact: between the two renames that take there is none.
+    Raises ``CacheError`` (an ``InputError``) on a full or failing disk.
     """
     target = _place(run, checkpoint.step)
-    partial = tmp / f"checkpoint-{checkpoint.step}"
+    partial, before = aside(tmp, "checkpoint"), aside(tmp, "replaced")
     files = {
         "model.safetensors": save(checkpoint.model),
         "optimizer.safetensors": save(checkpoint.optimizer),
@@ -57,20 +58,30 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, *, tmp: Path) -> None:
     }
     entries = {name: {"bytes": len(data), "sha256": sha256_bytes(data)} for name, data in files.items()}
     receipt = sealed({"format": _FORMAT, "kind": "frame-checkpoint", "step": checkpoint.step, "files": entries})
+    files[_RECEIPT] = receipt
     try:
-        disk.remove_tree(partial)
-        disk.mkdir(partial)
-        for name, data in {**files, _RECEIPT: receipt}.items():
-            disk.write_file(partial / name, data)
-        disk.fsync_folder(partial)
-        _make_parent(target)
-        if target.exists():  # damaged, or of this very step: a run that was stopped comes by again
-            disk.rename(target, tmp / f"replaced-{checkpoint.step}")
-        disk.rename(partial, target)
+        make_root(target.parent)
+        if not _holds(target, files):
+            make_folder(partial)
+            for name, data in files.items():
+                disk.write_file(partial / name, data)
+            disk.fsync_folder(partial)
+            if target.exists():  # damaged: a run that was stopped and resumed behind it comes by again
+                disk.move(target, before)
+            disk.move(partial, target)
         disk.fsync_folder(target.parent)
     except OSError as error:
         disk.remove_tree(partial)
         raise disk_error(error, target) from error
+    finally:
+        disk.remove_tree(before)
+
+
+def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
+    try:
+        return all((folder / name).read_bytes() == data for name, data in files.items())
+    except OSError:
+        return False
 
 
 def load_checkpoint(run: Path, step: int) -> Checkpoint:
@@ -107,24 +118,20 @@ def drop_checkpoints(run: Path, *, step: int, keep: int, best: int | None, tmp: 
     """
     steps = checkpoint_steps(run)
     kept = {*[each for each in steps if each <= step][-keep:], best}
-    for each in steps:
-        if each not in kept:
-            gone = tmp / f"dropped-{each}"
-            try:
-                disk.rename(_place(run, each), gone)
-            except OSError as error:
-                raise disk_error(error, _place(run, each)) from error
-            disk.remove_tree(gone)
+    try:
+        # That of ``step`` may be the work of a run that was killed before it had flushed the name.
+        disk.fsync_folder(run / FOLDER)
+        for each in steps:
+            if each not in kept:
+                gone = aside(tmp, "dropped")
+                disk.move(_place(run, each), gone)
+                disk.remove_tree(gone)
+    except OSError as error:
+        raise disk_error(error, run / FOLDER) from error
 
 
 def _place(run: Path, step: int) -> Path:
     return run / FOLDER / f"{step:08d}"
-
-
-def _make_parent(target: Path) -> None:
-    if not target.parent.is_dir():
-        disk.mkdir(target.parent)
-        disk.fsync_folder(target.parent.parent)
 
 
 def _read(path: Path) -> bytes:

@@ -3,6 +3,7 @@ after saving (run it again with ``--resume``), 130 interrupted, after saving too
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from frame.manifests.command import run_command
+from frame.pipeline.store.objects import store_path
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,7 +22,8 @@ app = typer.Typer(
 )
 
 Caches = Annotated[
-    list[str] | None, typer.Option("--cache", help="Cache, or several with commas between: their clips are mixed.")
+    list[str] | None,
+    typer.Option("--cache", help="Cache (a folder, or s3://BUCKET/NAME), or several with commas between."),
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the run to make, or to go on with.")]
 Init = Annotated[Path | None, typer.Option(help="Folder of the stage-1 run to begin from.")]
@@ -128,7 +131,9 @@ def _run(stage: Literal["stage1", "stage2"], given: dict[str, Any]) -> None:
     """One stage with the options as typer hands them over."""
     from frame.train.commands import train_command
 
-    caches = tuple(Path(name.strip()) for text in given["cache"] or () for name in text.split(",") if name.strip())
+    caches = tuple(
+        store_path(name.strip()) for text in given["cache"] or () for name in text.split(",") if name.strip()
+    )
     named = ("student", "patch", "spatial", "semantic", "steps", "epochs", "batch_size", "lr", "seed", "precision")
     values = {name: given[name] for name in (*named, "workers", "log") if given[name] is not None}
     for text in given["settings"] or ():
@@ -158,6 +163,7 @@ def _requeue(*_: object) -> None:
 
 def main() -> None:
     """The console command."""
+    signal.signal(signal.SIGUSR1, _requeue)
     run_command(app, "frame-train", terminated=_requeue)
 
 

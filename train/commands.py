@@ -11,6 +11,7 @@ from typing import Any
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 from frame.pipeline.store.files import disk_error
+from frame.pipeline.store.objects import StorePath
 from frame.train.config import Stage, TrainConfig
 from frame.train.prepare import Request
 from frame.train.recipe import load_recipe, recipe_names
@@ -22,7 +23,7 @@ def train_command(
     stage: Stage,
     *,
     out: Path,
-    caches: tuple[Path, ...],
+    caches: tuple[StorePath, ...],
     init: Path | None,
     recipe: str,
     settings: Mapping[str, Any],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -153,7 +154,7 @@ def changed(config: TrainConfig, values: Mapping[str, Any], *, where: str) -> Tr
 
 def typed(name: str, value: object, *, where: str) -> Any:
     """``value`` as the field ``name`` has it: text from a command line or YAML's own types."""
-    hints = get_type_hints(TrainConfig)
+    hints = _hints()
     if name not in hints or name == "stage":
         near = difflib.get_close_matches(name, list(hints), n=3)
         raise InputError(
@@ -169,6 +170,12 @@ def typed(name: str, value: object, *, where: str) -> Any:
         raise _wrong(name, value, "one of " + ", ".join(get_args(hint)), where)
     kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not type(None)]
     return _scalar(name, value, kinds[0], where)
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    """The fields' types: found once, since they are asked for once a setting."""
+    return get_type_hints(TrainConfig)
 
 
 def _scalar(name: str, value: object, kind: type, where: str) -> Any:

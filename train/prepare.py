@@ -10,6 +10,7 @@ from typing import Any
 
 from frame.manifests.errors import InputError
 from frame.model import FrameEncoder, weights_digest
+from frame.pipeline.store.objects import StorePath, store_path
 from frame.train import stage1, stage2
 from frame.train.config import STAGE2_ONLY, Stage, TrainConfig, changed, differences
 from frame.train.loop import Pace
@@ -30,7 +31,7 @@ class Request:
 
     stage: Stage
     out: Path
-    caches: tuple[Path, ...] = ()
+    caches: tuple[StorePath, ...] = ()
     init: Path | None = None
     recipe: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +61,7 @@ def prepare(request: Request) -> Prepared:
     recipe = load_recipe(request.recipe) if request.recipe else None
     init = _init_path(request, saved)
     config = _asked(request, saved, recipe, init)
-    caches = request.caches or tuple(Path(entry["path"]) for entry in (saved or {}).get("caches", ()))
+    caches = request.caches or tuple(store_path(entry["path"]) for entry in (saved or {}).get("caches", ()))
     if not caches:
         raise InputError(what="Which cache?", where="--cache", fix="--cache CACHE, or several: --cache A,B")
     sources = open_sources(caches, config, None if saved else recipe)

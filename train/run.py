@@ -135,6 +135,8 @@ class _Run:
             self.state = self._state_of(checkpoint)
             self._reconsider_end(self.state, self.prepared.pace.total_steps)
             self.progress.note(f"resuming after step {self.state.step}")
+            if not problems:
+                self._drop()  # a run that was killed between saving and dropping may have been at its end
         return checkpoint
 
     def _reconsider_end(self, state: RunState, total: int) -> None:
@@ -252,10 +254,15 @@ class _Run:
             )
             metrics.flush()
             save_checkpoint(self.path, checkpoint, tmp=self.tmp)
+            self._drop()
+        self.accelerator.wait_for_everyone()
+
+    def _drop(self) -> None:
+        """Remove the checkpoints that the newest one makes superfluous."""
+        if self.tmp is not None:
             drop_checkpoints(
                 self.path, step=self.state.step, keep=self.config.keep, best=self.state.best_step, tmp=self.tmp
             )
-        self.accelerator.wait_for_everyone()
 
     def _export(self, tmp: Path) -> None:
         """RUN/encoder: the best checkpoint's model, or the last one's where nothing was validated."""
@@ -267,8 +274,8 @@ class _Run:
             encoder.cpu().save_pretrained(tmp / ENCODER)
             _flush_files(tmp / ENCODER)
             if (self.path / ENCODER).exists():
-                disk.rename(self.path / ENCODER, tmp / "encoder.before")
-            disk.rename(tmp / ENCODER, self.path / ENCODER)
+                disk.move(self.path / ENCODER, tmp / "encoder.before")
+            disk.move(tmp / ENCODER, self.path / ENCODER)
             disk.fsync_folder(self.path)
         except OSError as error:
             disk.remove_tree(tmp / ENCODER)

@@ -20,7 +20,7 @@ from typing import Any
 
 from frame.manifests.errors import InputError
 from frame.pipeline.store import disk
-from frame.pipeline.store.files import disk_error, exclusive, write_durable, writer_folder
+from frame.pipeline.store.files import disk_error, exclusive, make_root, write_durable, writer_folder
 from frame.pipeline.store.layout import sealed, unseal
 
 CONFIG, METRICS, ENCODER, CURVES, TRACKERS = "config.json", "metrics.jsonl", "encoder", "curves.png", "trackers"
@@ -68,7 +68,7 @@ def owned(run: Path) -> Iterator[Path]:
         )
 
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        make_root(run)
     except OSError as error:
         raise InputError(what="The run's folder cannot be made.", where=str(run), why=str(error)) from error
     with exclusive(run, waiting=refuse), writer_folder(run) as tmp:

@@ -1,4 +1,5 @@
-"""Being asked to stop: by the scheduler (SIGTERM) or at the keyboard (SIGINT). The loop finishes its step and saves."""
+"""Being asked to stop: by the scheduler (SIGTERM; SIGUSR1 where ``sbatch --signal=USR1@300`` says so) or at the
+keyboard (SIGINT). The loop finishes its step and saves."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from types import FrameType
 
 REQUEUE = 75  # EX_TEMPFAIL: run the same command again, with --resume
 INTERRUPTED = 130
+STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -26,7 +28,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catch SIGTERM and the first SIGINT; a second SIGINT interrupts at once."""
+    """Catch ``STOPS``; a second SIGINT interrupts at once."""
     request = StopRequest()
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -34,7 +36,7 @@ def stop_requests() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.signal = number
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, note) for number in STOPS}
     try:
         yield request
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from frame.manifests.errors import InputError
 from frame.pipeline.store import Cache, Column, open_cache
 from frame.pipeline.store.layout import FRAMES
+from frame.pipeline.store.objects import StorePath
 from frame.pipeline.store.receipts import merge_moments
 from frame.train.config import TrainConfig
 from frame.train.recipe import Recipe
@@ -58,7 +58,7 @@ class Sources:
         return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
 
-def open_sources(paths: Sequence[Path], config: TrainConfig, recipe: Recipe | None) -> Sources:
+def open_sources(paths: Sequence[StorePath], config: TrainConfig, recipe: Recipe | None) -> Sources:
     """Open the caches and find the targets. Raises ``InputError`` for whatever does not fit."""
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError(what="A cache is given twice.", where=f"--cache {','.join(map(str, paths))}", fix="once each")

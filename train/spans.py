@@ -187,6 +187,7 @@ def _readable(cache: Cache, columns: Sequence[str], first: np.ndarray, end: np.n
     marks[end] -= 1
     good: np.ndarray = np.cumsum(marks[:-1], dtype=np.int8) > 0
     size, expected = cache.meta.rows_per_unit, set(cache.expected_units)
+    cache.look_up(sorted(expected & set((np.flatnonzero(good) // size).tolist())))
     for unit in range(cache.units):
         part = good[unit * size : (unit + 1) * size]
         if unit not in expected:

@@ -26,6 +26,7 @@ from frame.pipeline.decode.forward import Reader, RefusedError, forward_reader, 
 from frame.pipeline.decode.known import Known
 from frame.pipeline.decode.limits import Limits
 from frame.pipeline.decode.scan import Scan
+from frame.pipeline.decode.seclusion import without_network
 from frame.pipeline.decode.sequential import PyavReader
 from frame.pipeline.decode.source import Source, check_digest, is_folder
 
@@ -33,12 +34,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def confine(parent: int) -> None:
-    """Die with the thread that started this process; leave no core. ``parent`` is that process's id."""
+    """Die with the thread that started this process; leave no core; no network. ``parent`` is that process's id."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         # It died before it could be told to take this process along.
         os._exit(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    without_network()
 
 
 def allow(*, memory: int, files: int = 0) -> None:

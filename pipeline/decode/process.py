@@ -23,6 +23,7 @@ START_SECONDS = 120.0
 STDERR_KEPT = 8192
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_SECRET = ("RAY_", "AWS_", "HF_", "WANDB_")  # how the names of variables begin that may hold tokens and keys
 
 
 class ChildDeathError(Exception):
@@ -57,8 +58,8 @@ class Child:
                 stderr=errors,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                # Hostile video must not find the token of the Ray session it is decoded in.
-                env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | dict.fromkeys(ONE_THREAD, "1"),
+                # Hostile video must not find the token of the Ray session it is decoded in, nor an object store's keys.
+                env={k: v for k, v in os.environ.items() if not k.startswith(_SECRET)} | dict.fromkeys(ONE_THREAD, "1"),
             )
         except BaseException:
             ours.close()

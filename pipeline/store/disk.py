@@ -10,7 +10,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
+
+# What file systems answer that cannot flush a folder, because they write its entries at once or not at their clients.
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 # What a test may stand in front of.
 OPERATIONS = (
@@ -24,6 +28,7 @@ OPERATIONS = (
     "rmdir",
     "unlink",
     "open_folder",
+    "open_lock",
     "lock",
 )
 
@@ -78,6 +83,12 @@ def open_folder(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+def open_lock(path: Path) -> int:
+    """A descriptor of the file ``path``, made if it is not there, that can be locked."""
+    # Opened for writing, because NFS locks nothing else exclusively.
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
 def lock(descriptor: int, *, wait: bool) -> bool:
     """Lock the open file for this descriptor alone; False if another has it. OSError where there are no locks."""
     try:
@@ -98,8 +109,12 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 
 def write_file(path: Path, data: bytes | memoryview) -> None:
-    """Make the new file ``path`` of ``data`` and flush it."""
-    descriptor = create(path)
+    """Make the file ``path`` of ``data`` and flush it. The name is one that nobody else uses."""
+    try:
+        descriptor = create(path)
+    except FileExistsError:
+        unlink(path)  # made by this very call: a network file system lost the first answer and was asked again
+        descriptor = create(path)
     try:
         write_all(descriptor, data)
         fsync(descriptor)
@@ -110,22 +125,37 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    """Flush a folder's entries, so that a rename in it survives a power cut, where the file system can do that."""
     descriptor = open_folder(folder)
     try:
         fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
     finally:
         os.close(descriptor)
 
 
+def move(source: Path, target: Path) -> None:
+    """``rename``, believed to have failed only if it has: a network file system that lost the answer asks again, and is
+    then told that there is no ``source``."""
+    mine = source.stat()
+    try:
+        rename(source, target)
+    except OSError:
+        with suppress(OSError):
+            if os.path.samestat(mine, target.stat()):
+                return
+        raise
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder and what is in it, as far as that can be done: it is litter, and nothing rests on it."""
-    try:
+    with suppress(OSError):
         for entry in sorted(folder.iterdir()):
             if entry.is_dir() and not entry.is_symlink():
                 remove_tree(entry)
             else:
-                unlink(entry)
+                with suppress(OSError):
+                    unlink(entry)
         rmdir(folder)
-    except OSError:
-        return

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from frame.pipeline.store.codecs import decode
-from frame.pipeline.store.files import TMP, CacheError, disk_error, writer_folder
+from frame.pipeline.store.files import TMP, CacheError, disk_error, make_root, writer_folder
 from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta, StoreKind
+from frame.pipeline.store.objects import StorePath, names_below
 from frame.pipeline.store.reader import Cache, open_cache
 from frame.pipeline.store.receipts import Receipt, moments_of
 from frame.pipeline.store.stats import write_statistics
@@ -27,7 +27,7 @@ from frame.pipeline.store.writer import UnitData, commit_unit, with_metadata, wr
 
 def export(
     source: Cache,
-    destination: Path,
+    destination: StorePath,
     *,
     to: StoreKind,
     units: Sequence[int] | None = None,
@@ -44,7 +44,7 @@ def export(
     index = (source.path / INDEX).read_bytes()
     _require_place(destination, meta, {**files, INDEX: index})
     try:
-        destination.mkdir(parents=True, exist_ok=True)
+        make_root(destination)
     except OSError as error:
         raise disk_error(error, destination) from error
     with writer_folder(destination) as tmp:
@@ -86,7 +86,7 @@ def _meta(source: Cache, to: StoreKind, units: Sequence[int] | None, columns: Se
     )
 
 
-def _require_place(destination: Path, meta: CacheMeta, files: Mapping[str, bytes]) -> None:
+def _require_place(destination: StorePath, meta: CacheMeta, files: Mapping[str, bytes]) -> None:
     """Raise ``CacheError`` unless ``destination`` is new, empty, or holds this very export, however little of it."""
     if (destination / META).exists():
         if open_cache(destination).meta != meta:
@@ -100,9 +100,8 @@ def _require_place(destination: Path, meta: CacheMeta, files: Mapping[str, bytes
     if destination.exists() and not destination.is_dir():
         raise CacheError(what="The destination is a file.", where=str(destination), fix="Give a new folder.")
     ours = {**files, META_COPY: meta.to_bytes()}
-    for path in sorted(destination.rglob("*")):
-        name = path.relative_to(destination).as_posix()
-        if not path.is_dir() and not name.startswith(f"{TMP}/") and not _holds(path, ours.get(name)):
+    for name in names_below(destination):
+        if not name.startswith(f"{TMP}/") and not _holds(destination / name, ours.get(name)):
             raise CacheError(
                 what="The destination is not empty.",
                 where=str(destination),
@@ -111,7 +110,7 @@ def _require_place(destination: Path, meta: CacheMeta, files: Mapping[str, bytes
             )
 
 
-def _holds(path: Path, content: bytes | None) -> bool:
+def _holds(path: StorePath, content: bytes | None) -> bool:
     return content is not None and path.stat().st_size == len(content) and path.read_bytes() == content
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from frame.manifests.errors import InputError
 from frame.pipeline.store import disk
+from frame.pipeline.store.objects import ObjectPath, StorePath, sha256_object
 
 TMP = "tmp"
 _LOCK = "lock"
@@ -35,8 +36,10 @@ def sha256_bytes(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: StorePath) -> str:
     """Hexadecimal sha256 of a file's content, read in blocks."""
+    if isinstance(path, ObjectPath):
+        return sha256_object(path)
     digest = hashlib.sha256()
     buffer = bytearray(_BLOCK)
     with path.open("rb", buffering=0) as file:
@@ -45,16 +48,18 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_durable(path: Path, data: bytes | memoryview, *, tmp: Path) -> None:
+def write_durable(path: StorePath, data: bytes | memoryview, *, tmp: Path) -> None:
     """Make ``path`` hold exactly ``data``, or leave it as it was.
 
     ``tmp`` is the writer's temporary folder, on the same file system. Raises ``CacheError`` on a full or failing disk.
     """
-    partial = tmp / f"{uuid.uuid4().hex}.partial"
+    if isinstance(path, ObjectPath):
+        return path.write_bytes(data)
+    partial = aside(tmp, "partial")
     try:
-        _make_folder(path.parent)
+        _settle(path.parent, tmp)
         disk.write_file(partial, data)
-        disk.rename(partial, path)
+        disk.move(partial, path)
         disk.fsync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
@@ -62,20 +67,78 @@ def write_durable(path: Path, data: bytes | memoryview, *, tmp: Path) -> None:
         raise disk_error(error, path) from error
 
 
-def _make_folder(folder: Path) -> None:
-    """Make ``folder`` and its parents; each new one is flushed into its parent, so that no power cut takes it back."""
-    if folder.is_dir():
+def ensure_durable(path: StorePath, data: bytes, *, tmp: Path) -> None:
+    """``write_durable``, unless ``path`` holds ``data`` already: then only its name is flushed, because a writer may
+    have been killed as soon as it had given it."""
+    if not _holds(path, data):
+        return write_durable(path, data, tmp=tmp)
+    if isinstance(path, ObjectPath):
+        return None
+    try:
+        _settle(path.parent, tmp)
+        disk.fsync_folder(path.parent)
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+def _holds(path: StorePath, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def aside(tmp: Path, kind: str) -> Path:
+    """A name inside a writer's folder that nothing had before."""
+    return tmp / f"{uuid.uuid4().hex}.{kind}"
+
+
+# Folders whose names a writer (the second item: its temporary folder) knows to be on the disk.
+_settled: set[tuple[Path, Path]] = set()
+
+
+def _settle(folder: Path, tmp: Path) -> None:
+    """Make ``folder`` and those above it as far as the cache, and flush each into its parent, so that no power cut
+    takes it back. Those that are there are flushed too, once a writer: whoever made them may have been killed before.
+    """
+    if ((folder, tmp) in _settled and folder.is_dir()) or tmp.is_relative_to(folder) or folder == folder.parent:
         return
-    _make_folder(folder.parent)
+    _settle(folder.parent, tmp)
+    if not folder.is_dir():
+        make_folder(folder)
+    disk.fsync_folder(folder.parent)
+    _settled.add((folder, tmp))
+
+
+def make_folder(folder: Path) -> None:
+    """Make one folder, unless it is there; the answer that it is may be to one's own request, asked twice."""
     try:
         disk.mkdir(folder)
     except FileExistsError:
         if not folder.is_dir():
             raise
-    disk.fsync_folder(folder.parent)
 
 
-def disk_error(error: OSError, path: Path) -> CacheError:
+def make_root(folder: StorePath) -> None:
+    """Make a cache's or a run's folder, and those above it, to outlast a power cut. Raises ``OSError``."""
+    if isinstance(folder, ObjectPath):
+        return
+    if not folder.is_dir():
+        make_root(folder.parent)
+        make_folder(folder)
+    with suppress(PermissionError):  # a folder that one may make folders in, but not open
+        disk.fsync_folder(folder.parent)
+
+
+def see_again(folder: StorePath) -> None:
+    """Make the client of a network file system ask the server what is in ``folder``. It may remember for half a minute
+    that a file is not there, or what it was; opening the folder is when it has to ask."""
+    with suppress(OSError):
+        if isinstance(folder, Path):
+            os.close(disk.open_folder(folder))
+
+
+def disk_error(error: OSError, path: StorePath) -> CacheError:
     """The screen for an operation on ``path`` that the disk refused."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return CacheError(
@@ -89,18 +152,23 @@ def disk_error(error: OSError, path: Path) -> CacheError:
 
 
 @contextmanager
-def writer_folder(cache: Path) -> Iterator[Path]:
+def writer_folder(cache: StorePath) -> Iterator[Path]:
     """A temporary folder of this writer's own inside ``cache``, removed at the end.
 
     Folders of writers that have died are removed on the way in and out; those of living ones are left alone.
     """
+    if isinstance(cache, ObjectPath):
+        yield Path(os.devnull)  # objects are put whole: nothing is ever made in it
+        return
     folder, lock = _claim_folder(cache / TMP)
     try:
-        remove_leftovers(cache)
-        yield folder
+        with _closing(lock):
+            remove_leftovers(cache)
+            try:
+                yield folder
+            finally:
+                disk.remove_tree(folder)
     finally:
-        disk.remove_tree(folder)
-        os.close(lock)
         remove_leftovers(cache)
 
 
@@ -110,7 +178,7 @@ def _claim_folder(root: Path) -> tuple[Path, int]:
         folder = root / uuid.uuid4().hex
         try:
             _make_shared(root)
-            disk.mkdir(folder)
+            make_folder(folder)
             lock = _lock(folder / _LOCK, wait=False)
         except FileNotFoundError:
             if root.parent.is_dir():
@@ -161,12 +229,15 @@ def _remove_if_dead(entry: Path) -> None:
 
 
 @contextmanager
-def exclusive(cache: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def exclusive(cache: StorePath, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the cache's lock: for planning it, and for a short change of ``cache.json`` or a receipt. ``waiting`` is
     called once if another process holds it.
 
     Safety rests on the renames. Without the lock, two changes at once would lose one of them, and the next build would
     make it again; and two builds would both probe every video."""
+    if isinstance(cache, ObjectPath):
+        yield  # what is changed there is changed on conditions (see claims.py)
+        return
     root = cache / TMP
     while True:
         try:
@@ -182,24 +253,35 @@ def exclusive(cache: Path, *, waiting: Callable[[], None] = lambda: None) -> Ite
         except OSError as error:
             raise disk_error(error, root) from error
     try:
+        with _closing(lock):
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # gone, or refused: nothing rests on the file, only on the lock
+                    disk.unlink(root / _LOCK)
+    finally:
+        remove_leftovers(cache)
+
+
+@contextmanager
+def _closing(lock: int | None) -> Iterator[None]:
+    """Let go of a lock whatever happens, an interrupt during the cleaning up included: a process that went on would
+    wait for itself."""
+    try:
         yield
     finally:
-        with suppress(OSError):  # gone, or refused: nothing rests on the file, only on the lock
-            disk.unlink(root / _LOCK)
         if lock is not None:
             os.close(lock)
-        remove_leftovers(cache)
 
 
 def _lock(path: Path, *, wait: bool, needed: bool = False) -> int | None:
     """Lock the file ``path``, made if it is not there; None when somebody else holds it.
 
-    It is a file opened for writing because NFS locks nothing else exclusively. Where the file system has no locks at
-    all, a descriptor without a lock is returned, or None if the lock is ``needed``. Raises ``FileNotFoundError`` when
-    the folder is gone.
+    Where the file system has no locks at all, a descriptor without a lock is returned, or None if the lock is
+    ``needed``. Raises ``FileNotFoundError`` when the folder is gone.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        descriptor = disk.open_lock(path)
         try:
             if not disk.lock(descriptor, wait=wait):
                 os.close(descriptor)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 SCHEMA = pa.schema(
@@ -40,9 +41,73 @@ def index_bytes(table: pa.Table) -> bytes:
     return out.getvalue()
 
 
+_MAX_CLIPS = 1 << 24
+_MAX_TEXT = 1 << 16  # of a name, a label, a reason
+_BATCH_CLIPS = 1024
+_EXPANSION = 1000
+"""A Parquet file says in a few bytes that a value stands there a billion times. An index's names and digests differ
+from clip to clip: even with equal times in all of them it grows to no more than some hundred times its size."""
+
+
 def read_index(data: bytes) -> pa.Table:
-    """The table in ``index.parquet``, without any extension type or embedded schema of Arrow's."""
-    return pq.read_table(io.BytesIO(data), schema=SCHEMA)
+    """The table in ``index.parquet``, without any extension type or embedded schema of Arrow's.
+
+    Raises ``ValueError`` for any other file, before it takes more memory than an index of that size can.
+    """
+    # Arrow would make Python objects of an embedded schema's extension types, some of which hold pickled ones.
+    if data[:4] != b"PAR1" or data[-4:] != b"PAR1" or b"ARROW:schema" in _footer(data):
+        raise ValueError("it is no plain Parquet file")
+    texts = [field.name for field in SCHEMA if field.type == pa.string()]
+    limit, size, parts = (64 << 20) + _EXPANSION * len(data), 0, []
+    try:
+        file = pq.ParquetFile(io.BytesIO(data), read_dictionary=texts)  # a text that stands often is held once
+        _require_bounded(file, limit)
+        for batch in file.iter_batches(batch_size=_BATCH_CLIPS):
+            if any((pc.max(pc.binary_length(batch[name].dictionary)).as_py() or 0) > _MAX_TEXT for name in texts):
+                raise ValueError(f"a text of more than {_MAX_TEXT:,} bytes")
+            part = pa.Table.from_batches([batch]).cast(SCHEMA)
+            size += part.nbytes
+            if size > limit:
+                raise ValueError(f"more than {limit:,} bytes come out of {len(data):,}")
+            parts.append(part)
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        raise ValueError(str(error).splitlines()[0] if str(error) else "it cannot be read") from None
+    return pa.concat_tables([SCHEMA.empty_table(), *parts])
+
+
+def _footer(data: bytes) -> bytes:
+    return data[-8 - int.from_bytes(data[-8:-4], "little") :]
+
+
+def _require_bounded(file: pq.ParquetFile, limit: int) -> None:
+    found = file.metadata
+    names = [column.path.partition(".")[0] for column in file.schema]
+    if names != SCHEMA.names or found.num_rows > _MAX_CLIPS:
+        raise ValueError(f"{found.num_rows:,} rows of {len(names)} columns")
+    groups = [found.row_group(number) for number in range(found.num_row_groups)]
+    values = sum(group.column(column).num_values for group in groups for column in range(len(names)))
+    if max(8 * values, sum(group.total_byte_size for group in groups)) > limit:
+        raise ValueError(f"{values:,} values are promised")
+
+
+def require_index_fits(table: pa.Table, *, rows: int, rows_per_unit: int) -> None:
+    """Raise ``ValueError`` unless the clips lie in a cache of so many rows, one after the other, and are named
+    as files inside of a folder can be."""
+    for name in ("clip", "source", "first_row", "n_frames", "unit"):
+        if table.column(name).null_count:
+            raise ValueError(f"a clip without {name}")
+    for name in ("clip", "source"):
+        if pc.any(pc.match_substring_regex(table.column(name), _OUTSIDE)).as_py():
+            raise ValueError(f"a {name} that leads out of its folder")
+    first, count, unit = (table.column(name).to_numpy() for name in ("first_row", "n_frames", "unit"))
+    inside = (first >= 0) & (count >= 0) & (first <= rows) & (count <= rows - first)
+    lengths = pc.fill_null(pc.list_value_length(table.column("timestamps")), 0).to_numpy()
+    if not (inside.all() and (lengths == count).all() and ((unit >= 0) & (unit < rows // rows_per_unit)).all()):
+        raise ValueError("clips that are not where they can be")
+    RowMap(table, rows_per_unit=rows_per_unit)
+
+
+_OUTSIDE = r"^/|(^|/)\.\.(/|$)|[\x00-\x1f\x7f]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,10 +12,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from frame.pipeline.store.files import CacheError, sha256_bytes
+from frame.pipeline.store.objects import StorePath
 
 FORMAT = 1
 FRAMES = "frames"
@@ -24,8 +24,13 @@ RECEIPTS, STATS, SHARDS = "receipts", "stats", "shards"
 # No underscore at the start: webdataset takes such members for its own, and neither writes nor decodes them.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}(\.[a-z]{1,16}){0,2}")
 _MAX_ROW_BYTES = 1 << 30
+_MAX_DIMENSIONS = 8
+_MAX_UNIT_ROWS, _MAX_UNITS = 1 << 20, 1 << 24  # 128 and 2,000 times what the largest data sets come to
 _CHUNK_BYTES = 1 << 16
 _END = b"\n}"  # of a JSON object, as it is written here
+
+MAX_JSON = 32 << 20
+"""Bytes of a JSON file, at most. Whoever reads one parses it whole, into some ten times its size."""
 
 Encoding = Literal["raw", "float16", "int8"]
 StoreKind = Literal["zarr", "webdataset"]
@@ -39,6 +44,13 @@ def canonical(value: object) -> bytes:
 def sealed(value: Mapping[str, Any]) -> bytes:
     """``value``, which has an item at least, as readable JSON; the last line is the sha256 of the text before it."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode().removesuffix(_END)
+    if len(text) > MAX_JSON - 200:
+        raise CacheError(
+            what="A file of the cache would become too large to be read again.",
+            where=META,
+            why=f"{len(text):,} bytes of JSON, where readers accept {MAX_JSON:,}",
+            fix="Build with smaller units: --unit-rows.",
+        )
     return text + _seal(text)
 
 
@@ -46,23 +58,41 @@ def _seal(text: bytes) -> bytes:
     return b',\n "sha256": "' + sha256_bytes(text).encode() + b'"' + _END + b"\n"
 
 
-def unseal(data: bytes, *, where: Path) -> dict[str, Any]:
+def unseal(data: bytes, *, where: StorePath) -> dict[str, Any]:
     """Parse what ``sealed`` wrote; any changed byte raises ``CacheError``."""
     seal = len(_seal(b""))
     text = data[:-seal]
-    intact = data[-seal:] == _seal(text)
+    if len(data) > MAX_JSON or data[-seal:] != _seal(text):
+        raise damage(where, "its content does not match the checksum it carries")
     try:
-        body = json.loads(text + _END) if intact else None
-    except (ValueError, RecursionError):
-        intact = False
-    if not intact or not isinstance(body, dict):
-        raise CacheError(
-            what="A file of the cache is damaged.",
-            where=str(where),
-            why="its content does not match the checksum it carries",
-            fix="`frame-cache build CACHE` repairs it.",
-        )
+        body = json.loads(text + _END, object_pairs_hook=_once_each, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise damage(where, f"no program of ours wrote it: {error}") from None
+    if not isinstance(body, dict):
+        raise damage(where, "it holds no object")
     return body
+
+
+def damage(where: StorePath, why: str) -> CacheError:
+    """The screen for a small file that is not as it was written."""
+    return CacheError(
+        what="A file of the cache is damaged.",
+        where=str(where),
+        why=why,
+        fix="`frame-cache build CACHE` repairs it.",
+    )
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Of two equal keys one reader takes the first and another the last: whoever writes both lies."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key stands twice")
+    return value
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,8 +141,12 @@ class Column:
                     why="it becomes a folder: letters, digits, - and _, the first a letter or digit",
                     fix="Give the teacher another name: --teachers ALIAS=NAME.",
                 )
-        if not self.shape or any(not 0 < length <= 1 << 20 for length in self.shape):
-            raise CacheError(what=f"Column {self.name!r} has the impossible shape {self.shape}.", where=META)
+        lengths_fit = all(0 < length <= 1 << 20 for length in self.shape[:_MAX_DIMENSIONS])
+        if not 0 < len(self.shape) <= _MAX_DIMENSIONS or not lengths_fit:
+            shape = str(self.shape)[:80]
+            raise CacheError(what=f"Column {self.name!r} has the impossible shape {shape}.", where=META)
+        if self.encoding not in get_args(Encoding):
+            raise CacheError(what=f"Column {self.name!r} has the unknown encoding {self.encoding!r}.", where=META)
 
     @property
     def dtype(self) -> str:
@@ -177,6 +211,13 @@ class CacheMeta:
     metadata: dict[str, str]
 
     def __post_init__(self) -> None:
+        if self.rows_per_unit > _MAX_UNIT_ROWS or self.rows > _MAX_UNITS * self.rows_per_unit:
+            raise CacheError(
+                what="The cache would have too many units, or too large ones.",
+                where=META,
+                why=f"{self.rows:,} rows in units of {self.rows_per_unit:,}",
+                fix=f"Choose --unit-rows so that there are at most {_MAX_UNITS:,} units of {_MAX_UNIT_ROWS:,} rows.",
+            )
         specs = [spec for column in self.columns.values() for spec in column.arrays(self.rows_per_unit)]
         names = sorted(spec.name.lower() for spec in specs)
         if twice := [a for a, b in itertools.pairwise(names) if a == b]:
@@ -231,7 +272,7 @@ class CacheMeta:
         )
 
 
-def parse_meta(data: bytes, *, where: Path) -> CacheMeta:
+def parse_meta(data: bytes, *, where: StorePath) -> CacheMeta:
     """Parse ``cache.json``. Raises ``CacheError`` for another format version, damage, or impossible values."""
     value = _check_format(data, where)
     value = unseal(data, where=where)
@@ -262,17 +303,36 @@ def _plausible(meta: CacheMeta) -> bool:
     """Do the values make a cache at all? A matching checksum says who damaged it, not that it makes sense."""
     return (
         all(type(number) is int for number in (meta.rows, meta.rows_per_unit))
-        and 0 < meta.rows_per_unit <= meta.rows <= 1 << 48
+        and 0 < meta.rows_per_unit <= meta.rows
         and meta.rows % meta.rows_per_unit == 0
-        and meta.store in ("zarr", "webdataset")
+        and meta.store in get_args(StoreKind)
         and bool(meta.columns)
         and all(column.teacher is None or column.teacher in meta.teachers for column in meta.columns.values())
+        and all(type(value) is dict for value in (meta.dataset, meta.sampling, meta.geometry, meta.build))
+        and all(type(record) is dict for record in meta.teachers.values())
+        and all(type(text) is str for text in (meta.index_sha256, *meta.metadata.values()))
+        # A digest is taken of each: a name of its own choosing would have any file of this machine read.
+        and meta.metadata.keys() <= metadata_names(meta)
+        and _chosen_units_exist(meta)
     )
 
 
-def _check_format(data: bytes, where: Path) -> dict[str, Any]:
+def metadata_names(meta: CacheMeta) -> set[str]:
+    """The Zarr metadata files that the cache has."""
+    return {"zarr.json", *(f"{name}/zarr.json" for name in meta.arrays())} if meta.store == "zarr" else set()
+
+
+def _chosen_units_exist(meta: CacheMeta) -> bool:
+    units = meta.build.get("units")
+    if units is None:
+        return True
+    numbers = all(type(unit) is int and 0 <= unit < meta.units for unit in units)
+    return numbers and all(a < b for a, b in itertools.pairwise(units))
+
+
+def _check_format(data: bytes, where: StorePath) -> dict[str, Any]:
     try:
-        value = json.loads(data)
+        value = json.loads(data) if len(data) <= MAX_JSON else {}
         version, kind = value.get("format"), value.get("kind")
     except (ValueError, AttributeError, RecursionError):
         return {}  # damage: `unseal` says so

@@ -16,8 +16,10 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from frame.pipeline.store import tar_unit, zarr_unit
+from frame.pipeline.store import regular, tar_unit, zarr_unit
 from frame.pipeline.store.layout import FRAMES, ArraySpec
+from frame.pipeline.store.object_file import Fetched, OpenObject
+from frame.pipeline.store.objects import ObjectPath, StorePath
 from frame.pipeline.store.receipts import FileEntry
 
 # What is read at once is checked at once, while it still lies in the processor's cache: from memory, the checksum runs
@@ -37,18 +39,28 @@ class OpenFile:
         self.bytes = expected_bytes
         self.descriptor = -1
         try:
-            self.descriptor = os.open(path, os.O_RDONLY)
-            size = os.fstat(self.descriptor).st_size
+            self.descriptor = os.open(path, regular.FLAGS)
+            status = os.fstat(self.descriptor)
+            regular.require_regular(status)
         except FileNotFoundError:
             raise zarr_unit.damaged(path, "the file is missing") from None
         except OSError as error:
             raise zarr_unit.damaged(path, f"it cannot be opened: {error.strerror}") from error
-        if size != expected_bytes:
-            raise zarr_unit.damaged(path, f"it has {size:,} bytes, its receipt says {expected_bytes:,}")
+        if status.st_size != expected_bytes:
+            raise zarr_unit.damaged(path, f"it has {status.st_size:,} bytes, its receipt says {expected_bytes:,}")
 
     def __del__(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
+
+    def batch(self, chunk_bytes: int) -> int:
+        """How many neighbouring chunks of this size are read at once, at most."""
+        return min(max(_BATCH_BYTES // chunk_bytes, 1), _BATCH_CHUNKS)
+
+    def span(self, start: int, stop: int) -> OpenFile:
+        """Something to read bytes ``[start, stop)`` from."""
+        del start, stop  # of a file on a disk they need not be fetched together
+        return self
 
     def read_into(self, buffers: _Buffers, offset: int, *, wanted: int) -> None:
         """Fill ``buffers``, bytes all of them and ``wanted`` together, one after the other from ``offset`` on."""
@@ -72,6 +84,12 @@ class OpenFile:
             before += len(buffer)
 
 
+def open_file(path: StorePath, *, expected_bytes: int) -> OpenFile | OpenObject:
+    """A file of the cache to read from. Raises ``CacheError`` where it is missing or of another size."""
+    kind = OpenObject if isinstance(path, ObjectPath) else OpenFile
+    return kind(path, expected_bytes=expected_bytes)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Places:
     """Chunks of one array of one unit, ``chunk_rows`` rows each: where they lie in ``file``.
@@ -82,7 +100,7 @@ class Places:
     chunk: in a Zarr shard the four of its own crc32c.
     """
 
-    file: OpenFile
+    file: OpenFile | OpenObject
     spec: ArraySpec
     chunk_rows: int
     offsets: list[int]
@@ -103,8 +121,10 @@ class Places:
         if start == stop:
             return
         if self.spec.name == FRAMES and not self.gap:
+            last = max(range(start, stop), key=self.offsets.__getitem__)
+            source = self.file.span(min(self.offsets[start:stop]), self.offsets[last] + self.bytes[last])
             for row in range(start, stop):
-                out[row - start] = self._picture(row)
+                out[row - start] = self._picture(row, source)
         elif each == 1:
             self._fill(_bytes_of(out, stop - start), start, stop)
         else:
@@ -115,7 +135,7 @@ class Places:
 
     def _fill(self, out: np.ndarray, low: int, high: int) -> None:
         """Read chunks ``[low, high)`` into ``out`` uint8 ``[chunks, bytes]`` and compare their checksums."""
-        limit = min(max(_BATCH_BYTES // out.shape[1], 1), _BATCH_CHUNKS)
+        limit = self.file.batch(out.shape[1])
         first = low
         while first < high:
             last = min(self.ends[first], high, first + limit)
@@ -144,11 +164,11 @@ class Places:
             raise zarr_unit.damaged(self.file.path, f"the checksums of rows {rows} are not those its receipt names")
         return expected
 
-    def _picture(self, row: int) -> np.ndarray:
+    def _picture(self, row: int, source: OpenFile | OpenObject | Fetched) -> np.ndarray:
         if self.ends[row] == row:
             raise zarr_unit.damaged(self.file.path, f"the picture of row {row} of its unit was never written")
         data = np.empty(self.bytes[row], dtype=np.uint8)
-        self.file.read_into([data], self.offsets[row], wanted=len(data))
+        source.read_into([data], self.offsets[row], wanted=len(data))
         if google_crc32c.value(data) != self.checks[row]:
             raise zarr_unit.damaged(self.file.path, f"the checksum of the picture of row {row} of its unit fails")
         try:
@@ -161,7 +181,7 @@ def _bytes_of(array: np.ndarray, chunks: int) -> np.ndarray:
     return array.reshape(chunks, -1).view(np.uint8)
 
 
-def zarr_places(file: OpenFile, spec: ArraySpec, entry: FileEntry, *, rows_per_unit: int) -> Places:
+def zarr_places(file: OpenFile | OpenObject, spec: ArraySpec, entry: FileEntry, *, rows_per_unit: int) -> Places:
     """Places in a Zarr shard, from its own index, with the checksums of its receipt."""
     checks = [check for _, _, _, sums in entry.members.get(spec.name, []) for check in sums]
     if len(checks) != rows_per_unit // spec.chunk_rows:
@@ -175,7 +195,7 @@ def zarr_places(file: OpenFile, spec: ArraySpec, entry: FileEntry, *, rows_per_u
     return _places(file, spec, spec.chunk_rows, offsets, lengths, checks, gap=4)
 
 
-def tar_places(file: OpenFile, spec: ArraySpec, entry: FileEntry, *, rows_per_unit: int) -> Places:
+def tar_places(file: OpenFile | OpenObject, spec: ArraySpec, entry: FileEntry, *, rows_per_unit: int) -> Places:
     """Places in a tar, from its receipt. Every row is a chunk of its own there."""
     offsets = np.full(rows_per_unit, -1, dtype=np.int64)
     lengths = np.zeros(rows_per_unit, dtype=np.int64)
@@ -183,7 +203,8 @@ def tar_places(file: OpenFile, spec: ArraySpec, entry: FileEntry, *, rows_per_un
     for row, start, length, sums in entry.members.get(spec.name, []):
         count = len(sums)
         each = length // max(count, 1)
-        if row < 0 or row + count > rows_per_unit or start < 0 or start + length > entry.bytes:
+        fits = spec.name == FRAMES or each == spec.row_bytes
+        if row < 0 or row + count > rows_per_unit or start < 0 or not 0 <= length <= entry.bytes - start or not fits:
             raise zarr_unit.damaged(file.path, "its receipt names impossible places")
         offsets[row : row + count] = start + each * np.arange(count)
         lengths[row : row + count] = each
@@ -192,7 +213,7 @@ def tar_places(file: OpenFile, spec: ArraySpec, entry: FileEntry, *, rows_per_un
 
 
 def _places(
-    file: OpenFile,
+    file: OpenFile | OpenObject,
     spec: ArraySpec,
     chunk_rows: int,
     offsets: np.ndarray,
@@ -202,6 +223,10 @@ def _places(
     gap: int,
 ) -> Places:
     count = len(offsets)
+    order = np.argsort(offsets, kind="stable")[np.count_nonzero(offsets < 0) :]
+    if (offsets[order][:-1] + lengths[order][:-1] + gap > offsets[order][1:]).any():
+        # A small file could pass for any number of rows.
+        raise zarr_unit.damaged(file.path, "rows of its unit lie on top of each other")
     last = np.append(offsets[:-1] + lengths[:-1] + gap != offsets[1:], True)  # of its run of neighbours
     ends = np.minimum.accumulate(np.where(last, np.arange(1, count + 1), count)[::-1])[::-1]
     return Places(

@@ -7,8 +7,8 @@ hands anything out. What is missing, failed or damaged is an error that names th
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,23 +16,26 @@ import pyarrow as pa
 
 from frame.pipeline.store import codecs, tar_unit, zarr_unit
 from frame.pipeline.store.files import CacheError, sha256_bytes
-from frame.pipeline.store.index import RowMap, failed_at_plan, read_index
-from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta, Column, parse_meta
-from frame.pipeline.store.places import OpenFile, Places, tar_places, zarr_places
+from frame.pipeline.store.index import RowMap, failed_at_plan, read_index, require_index_fits
+from frame.pipeline.store.layout import INDEX, MAX_JSON, META, META_COPY, CacheMeta, Column, parse_meta
+from frame.pipeline.store.objects import StorePath, side_by_side, store_path
+from frame.pipeline.store.places import Places, open_file, tar_places, zarr_places
 from frame.pipeline.store.receipts import Receipt, merge_moments, read_receipt, receipt_path, receipt_units
+from frame.pipeline.store.regular import read_small
 
+_MAX_INDEX = 4 << 30  # bytes, some thirty times that of the largest data sets
 _OPEN_UNITS = 200  # columns of units kept open at most; each holds one file, or two
 
 
-def open_cache(path: str | Path) -> Cache:
+def open_cache(path: str | StorePath) -> Cache:
     """Open a cache for reading.
 
     Raises ``CacheError`` when there is none at ``path``, when its metadata are damaged, or of another format version.
     """
-    root = Path(path).expanduser()
+    root = store_path(path).expanduser()
     meta_path = root / META
     try:
-        data = meta_path.read_bytes()
+        data = read_small(meta_path, most=MAX_JSON)
     except (FileNotFoundError, NotADirectoryError):
         raise CacheError(
             what="There is no cache here.",
@@ -67,7 +70,7 @@ class _Opened:
         return self.gaps.find(1, low, high) >= 0
 
 
-def reopen(path: Path) -> Cache:
+def reopen(path: StorePath) -> Cache:
     """``open_cache`` that does with either copy of ``cache.json``: to find and repair damage, not for readers."""
     try:
         return open_cache(path)
@@ -76,8 +79,8 @@ def reopen(path: Path) -> Cache:
         if not copy.is_file():
             raise
         try:
-            meta = parse_meta(copy.read_bytes(), where=copy)
-        except CacheError:
+            meta = parse_meta(read_small(copy, most=MAX_JSON), where=copy)
+        except (CacheError, OSError):
             meta = None
         if meta is None:
             raise
@@ -88,7 +91,7 @@ class Cache:
     """One open cache. Cheap to pickle and safe in forked or spawned workers and threads: it holds no locks and no
     file positions, and a copy opens its own files."""
 
-    def __init__(self, path: Path, meta: CacheMeta) -> None:
+    def __init__(self, path: StorePath, meta: CacheMeta) -> None:
         self.path = path
         self.meta = meta
         self._reset()
@@ -132,12 +135,19 @@ class Cache:
         if self._index is None:
             path = self.path / INDEX
             try:
-                data = path.read_bytes()
+                data = read_small(path, most=_MAX_INDEX)
             except FileNotFoundError:
                 raise zarr_unit.damaged(path, "the file is missing") from None
+            except OSError as error:
+                raise zarr_unit.damaged(path, error.strerror or str(error)) from error
             if sha256_bytes(data) != self.meta.index_sha256:
                 raise zarr_unit.damaged(path, "its content does not match the checksum in cache.json")
-            self._index = read_index(data)
+            try:
+                table = read_index(data)
+                require_index_fits(table, rows=self.meta.rows, rows_per_unit=self.meta.rows_per_unit)
+            except ValueError as error:
+                raise zarr_unit.damaged(path, f"no program of ours wrote it: {error}") from None
+            self._index = table
         return self._index
 
     @property
@@ -158,7 +168,8 @@ class Cache:
     def receipts(self) -> dict[int, Receipt]:
         """The receipts of all committed units, as they are now."""
         expected = set(self.expected_units)
-        found = ((unit, self.receipt(unit)) for unit in receipt_units(self.path) if unit in expected)
+        units = [unit for unit in receipt_units(self.path) if unit in expected]
+        found = zip(units, side_by_side(self.path, self.receipt, units), strict=True)
         return {unit: receipt for unit, receipt in found if receipt is not None}
 
     def failed(self) -> dict[str, tuple[str, str]]:
@@ -177,6 +188,11 @@ class Cache:
         parts = [entry.moments for entry in entries if entry is not None and entry.moments is not None]
         _, mean, variance = merge_moments(parts, width)
         return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
+
+    def look_up(self, units: Iterable[int]) -> None:
+        """Learn what is committed of these units before asking for each: in an object store, many at the same time."""
+        unknown = [unit for unit in units if unit not in self._commits]
+        self._commits |= zip(unknown, side_by_side(self.path, self._read_commit, unknown), strict=True)
 
     def readable(self, column: str, unit: int) -> np.ndarray:
         """Which rows of ``unit`` can be read, bool ``[rows_per_unit]``: those of clips that did not fail."""
@@ -197,25 +213,35 @@ class Cache:
         if not 0 <= start <= stop <= self.meta.rows:
             raise IndexError(f"rows {start} to {stop} of a cache with {self.meta.rows}")
         size = self.meta.rows_per_unit
-        out = np.empty((stop - start, *wanted.shape), dtype=wanted.dtype)
+        out = np.empty((0, *wanted.shape), dtype=wanted.dtype)
         for unit in range(start // size, -(-stop // size)):
             first = unit * size
             low, high = max(start, first), min(stop, first + size)
             if low < high:
-                self._read_unit(wanted, unit, low - first, high - first, out[low - start : high - start])
+                opened = self._frames(column, unit, low - first, high - first)
+                if not len(out):  # only now: a file that is open has the length of such rows
+                    out = np.empty((stop - start, *wanted.shape), dtype=wanted.dtype)
+                self._read_unit(wanted, opened, low - first, high - first, out[low - start : high - start])
         return out
 
     def read_arrays(self, column: str, unit: int, low: int, high: int) -> dict[str, np.ndarray]:
         """Unit rows ``[low, high)`` of a column as they are stored, by array name."""
+        opened = self._frames(column, unit, low, high)
+        return {place.spec.name: place.read(low, high) for place in opened.places}
+
+    def require_places(self, column: str, receipt: Receipt) -> None:
+        """Raise ``CacheError`` where a unit's rows cannot all be where its receipt and files say."""
+        self._open_places(self._column(column), receipt.unit, receipt)
+
+    def _frames(self, column: str, unit: int, low: int, high: int) -> _Opened:
+        """The open column of the unit, in which unit rows ``[low, high)`` hold frames."""
         opened = self._opened(column, unit)
         if opened.unreadable(low, high):
             raise self._no_frame(column, unit, low, high)
-        return {place.spec.name: place.read(low, high) for place in opened.places}
+        return opened
 
-    def _read_unit(self, column: Column, unit: int, low: int, high: int, out: np.ndarray) -> None:
-        opened = self._opened(column.name, unit)
-        if opened.unreadable(low, high):
-            raise self._no_frame(column.name, unit, low, high)
+    @staticmethod
+    def _read_unit(column: Column, opened: _Opened, low: int, high: int, out: np.ndarray) -> None:
         if column.encoding == "int8":
             values, scale = (place.read(low, high) for place in opened.places)
             codecs.dequantise(values, scale, out)
@@ -282,15 +308,16 @@ class Cache:
         opened = self._open_units.get(key)
         if opened is None:
             mask = self.readable(column, unit)
-            opened = _Opened(places=self._open_places(self._column(column), unit), gaps=(~mask).tobytes())
+            opened = _Opened(
+                places=self._open_places(self._column(column), unit, self.receipt(unit)), gaps=(~mask).tobytes()
+            )
             self._open_units[key] = opened
             while len(self._open_units) > self._most_open:
                 self._open_units.pop(next(iter(list(self._open_units)), key), None)
         return opened
 
-    def _open_places(self, column: Column, unit: int) -> tuple[Places, ...]:
+    def _open_places(self, column: Column, unit: int, receipt: Receipt | None) -> tuple[Places, ...]:
         size = self.meta.rows_per_unit
-        receipt = self.receipt(unit)  # the places of all rows are too much to keep for every unit
         files = receipt.files if receipt else {}
         zarr = self.meta.store == "zarr"
         places = zarr_places if zarr else tar_places
@@ -299,6 +326,6 @@ class Cache:
             name = zarr_unit.shard_name(spec, unit) if zarr else tar_unit.shard_name(unit, column.part)
             if name not in files:
                 raise zarr_unit.damaged(receipt_path(self.path, unit), f"it does not name {name}")
-            file = OpenFile(self.path / name, expected_bytes=files[name].bytes)
+            file = open_file(self.path / name, expected_bytes=files[name].bytes)
             found.append(places(file, spec, files[name], rows_per_unit=size))
         return tuple(found)

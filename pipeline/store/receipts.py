@@ -6,6 +6,7 @@ the running moments of its targets, and every clip that failed, with the reason.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,14 @@ from typing import Any
 import numpy as np
 
 from frame.pipeline.store.files import CacheError
-from frame.pipeline.store.layout import FORMAT, RECEIPTS, sealed, unseal
+from frame.pipeline.store.layout import FORMAT, MAX_JSON, RECEIPTS, damage, sealed, unseal
+from frame.pipeline.store.objects import StorePath
+from frame.pipeline.store.regular import read_small
 
-_RECEIPT_NAME = re.compile(r"^(\d{6,})\.json$")
+_RECEIPT_NAME = re.compile(r"^(\d{6,12})\.json$", re.ASCII)
+# Names of files that a unit may have, in either store. Whatever else a receipt might name is never even looked at.
+_ZARR_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,140}/c/(\d{1,12})(/0){1,8}", re.ASCII)
+_TAR_FILE = re.compile(r"shards/(\d{6,12})(\.[A-Za-z0-9][A-Za-z0-9_.-]{0,140})?\.tar", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,47 +89,83 @@ def _slots(entry: FileEntry | ColumnEntry | Failure) -> dict[str, Any]:
     return {key: list(item) if isinstance(item, tuple) else item for key, item in values.items()}
 
 
-def receipt_path(cache: Path, unit: int) -> Path:
+def receipt_path(cache: StorePath, unit: int) -> StorePath:
     """Where the receipt of ``unit`` lies."""
     return cache / RECEIPTS / f"{unit:06d}.json"
 
 
-def read_receipt(cache: Path, unit: int, *, plan_id: str) -> Receipt | None:
+def read_receipt(cache: StorePath, unit: int, *, plan_id: str) -> Receipt | None:
     """The receipt of ``unit``, or None when the unit is not committed.
 
     Raises ``CacheError`` when the receipt is damaged, belongs to another unit, or to another plan.
     """
     path = receipt_path(cache, unit)
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+        data = read_small(path, most=MAX_JSON)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    value = unseal(data, where=path)
+    except OSError as error:
+        raise damage(path, error.strerror or str(error)) from error
+    return parse_receipt(data, where=path, unit=unit, plan_id=plan_id)
+
+
+def parse_receipt(data: bytes, *, where: StorePath, unit: int, plan_id: str) -> Receipt:
+    """The receipt in ``data``, read from ``where``; raises as ``read_receipt`` does."""
+    value = unseal(data, where=where)
     try:
         receipt = Receipt(
             unit=value["unit"],
             plan_id=value["plan"],
-            files={
-                name: FileEntry(**{**item, "columns": tuple(item["columns"])}) for name, item in value["files"].items()
-            },
-            columns={name: ColumnEntry(**item) for name, item in value["columns"].items()},
+            files={name: _file_entry(item) for name, item in value["files"].items()},
+            columns={name: _column_entry(item) for name, item in value["columns"].items()},
             failed={
                 clip: Failure(**{**item, "columns": tuple(item["columns"])}) for clip, item in value["failed"].items()
             },
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CacheError(what="A receipt lacks something it must have.", where=str(path)) from error
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise CacheError(what="A receipt lacks something it must have.", where=str(where), why=str(error)) from error
     if receipt.unit != unit or receipt.plan_id != plan_id:
         raise CacheError(
             what="A receipt does not belong to this cache's plan.",
-            where=str(path),
+            where=str(where),
             why=f"it commits unit {receipt.unit} of plan {receipt.plan_id[:12]}, not unit {unit} of {plan_id[:12]}",
             fix="`frame-cache build CACHE` makes the unit again.",
         )
+    if strange := [name for name in receipt.files if not _may_hold(name, unit)]:
+        raise damage(where, f"it names {strange[0]!r:.200}, which is no file of unit {unit}")
     return receipt
 
 
-def receipt_units(cache: Path) -> list[int]:
+def _may_hold(name: str, unit: int) -> bool:
+    match = _ZARR_FILE.fullmatch(name) or _TAR_FILE.fullmatch(name)
+    return match is not None and int(match.group(1)) == unit
+
+
+def _file_entry(item: dict[str, Any]) -> FileEntry:
+    entry = FileEntry(**{**item, "columns": tuple(item["columns"])})
+    places = [place for places in entry.members.values() for place in places]
+    numbers = [entry.bytes, *(number for *place, _ in places for number in place)]
+    sums = [check for _, _, _, checks in places for check in checks]
+    if set(map(type, numbers + sums)) != {int} or max(map(abs, numbers)) > 1 << 60:
+        raise ValueError("places and sizes are whole numbers")
+    if sums and not 0 <= min(sums) <= max(sums) < 1 << 32:
+        raise ValueError("a crc32c has 32 bits")
+    return entry
+
+
+def _column_entry(item: dict[str, Any]) -> ColumnEntry:
+    entry = ColumnEntry(**item)
+    if type(entry.rows) is not int or (entry.moments is not None and not _are_moments(**entry.moments)):
+        raise ValueError("rows or moments that are no numbers")
+    return entry
+
+
+def _are_moments(*, count: int, mean: list[float], m2: list[float]) -> bool:
+    finite = all(type(value) in (int, float) and math.isfinite(value) for value in [*mean, *m2])
+    return type(count) is int and count >= 0 and len(mean) == len(m2) and finite
+
+
+def receipt_units(cache: StorePath) -> list[int]:
     """Units that have a receipt file, valid or not, in order."""
     folder = cache / RECEIPTS
     if not folder.is_dir():
@@ -148,6 +190,8 @@ def merge_moments(parts: list[dict[str, Any]], width: int) -> tuple[int, np.ndar
     """
     count, mean, m2 = 0, np.zeros(width), np.zeros(width)
     for part in parts:
+        if len(part["mean"]) != width:
+            raise damage(Path(RECEIPTS), f"moments of {len(part['mean'])} channels, where the column has {width}")
         if not part["count"]:
             continue
         total = count + part["count"]

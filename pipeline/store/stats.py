@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from frame.pipeline.store.files import write_durable
+from frame.pipeline.store.files import ensure_durable
 from frame.pipeline.store.layout import STATS, Column, sealed
 from frame.pipeline.store.receipts import merge_moments
 
@@ -37,6 +37,4 @@ def write_statistics(cache: Cache, *, tmp: Path) -> None:
     for column in cache.meta.columns.values():
         if column.teacher is None:
             continue
-        path, data = cache.path / stats_name(column.name), stats_bytes(column, receipts)
-        if not (path.is_file() and path.read_bytes() == data):
-            write_durable(path, data, tmp=tmp)
+        ensure_durable(cache.path / stats_name(column.name), stats_bytes(column, receipts), tmp=tmp)

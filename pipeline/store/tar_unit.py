@@ -8,6 +8,7 @@ file, with fixed owner and time, so that the same samples give the same bytes.
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -100,6 +101,10 @@ def encode_png(image: np.ndarray) -> bytes:
 
 def decode_png(data: bytes | memoryview, shape: tuple[int, ...]) -> np.ndarray:
     """The frame uint8 ``shape`` in a PNG. Raises ``ValueError`` for any other picture."""
+    height, width, _ = shape
+    # Pillow warns of large pictures, or refuses them, when it opens them: what counts is what was promised.
+    if data[1:4] == b"PNG" and data[16:24] != struct.pack(">II", width, height):
+        raise ValueError(f"a picture of another size where {shape} was promised")
     with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
         if image.mode != "RGB" or (image.height, image.width, 3) != shape:
             raise ValueError(f"a picture of {image.width}x{image.height} {image.mode} where {shape} was promised")

@@ -9,19 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from frame.pipeline.store import tar_unit, zarr_unit
+from frame.pipeline.store import tar_check, tar_unit, zarr_unit
 from frame.pipeline.store.files import TMP, CacheError, sha256_bytes, sha256_file
 from frame.pipeline.store.layout import (
     INDEX,
+    MAX_JSON,
     META,
     META_COPY,
     RECEIPTS,
+    ArraySpec,
     CacheMeta,
     Column,
     parse_meta,
 )
+from frame.pipeline.store.objects import StorePath, names_below
 from frame.pipeline.store.reader import Cache
 from frame.pipeline.store.receipts import FileEntry, Receipt, read_receipt, receipt_path
+from frame.pipeline.store.regular import read_small, require_regular
 from frame.pipeline.store.stats import stats_bytes, stats_name
 
 Kind = Literal["missing", "damaged", "stale", "leftover"]
@@ -83,7 +87,9 @@ def check_unit(cache: Cache, unit: int, *, deep: bool) -> UnitState:
     if receipt is None:
         problem = Problem(kind="missing", file=name, detail="not committed", unit=unit, columns=everything)
         return UnitState(unit=unit, problems=(problem,), files=(), bytes=0)
-    problems = [*_column_problems(cache, receipt, name), *_file_problems(cache.path, receipt, deep=deep)]
+    problems = [*_column_problems(cache, receipt, name), *_file_problems(cache, receipt, deep=deep)]
+    if deep and not problems:
+        problems += _place_problems(cache, receipt)
     size = sum(entry.bytes for entry in receipt.files.values())
     return UnitState(unit=unit, problems=tuple(problems), files=tuple(receipt.files), bytes=size)
 
@@ -98,6 +104,9 @@ def _column_problems(cache: Cache, receipt: Receipt, file: str) -> Iterator[Prob
             yield Problem(kind="stale", file=file, detail=detail, unit=receipt.unit, columns=(name,))
         elif not set(file_names(cache.meta, column, receipt.unit)) <= receipt.files.keys():
             detail = f"{name}'s files are not named"
+            yield Problem(kind="damaged", file=file, detail=detail, unit=receipt.unit, columns=(name,))
+        elif entry.moments is not None and len(entry.moments["mean"]) != column.shape[-1]:
+            detail = f"{name}'s moments are of another width"
             yield Problem(kind="damaged", file=file, detail=detail, unit=receipt.unit, columns=(name,))
         elif entry.rows != _expected_rows(cache, receipt, name):
             detail = f"{name} has {entry.rows} rows, index and failures leave {_expected_rows(cache, receipt, name)}"
@@ -117,16 +126,21 @@ def _expected_rows(cache: Cache, receipt: Receipt, column: str) -> int:
     return sum(part.stop - part.start for part in clips if part.clip not in failed)
 
 
-def _file_problems(root: Path, receipt: Receipt, *, deep: bool) -> Iterator[Problem]:
+def _file_problems(cache: Cache, receipt: Receipt, *, deep: bool) -> Iterator[Problem]:
     for name, entry in receipt.files.items():
-        detail = _file_problem(root / name, entry, deep=deep)
+        path = cache.path / name
+        detail = _file_problem(path, entry, deep=deep)
+        if not detail and deep and name.endswith(".tar") and isinstance(path, Path):
+            detail = tar_check.strange_member(path, entry, *_inside(cache, receipt, entry))
         if detail:
             kind: Kind = "missing" if detail == "missing" else "damaged"
             yield Problem(kind=kind, file=name, detail=detail, unit=receipt.unit, columns=entry.columns)
 
 
-def _file_problem(path: Path, entry: FileEntry, *, deep: bool) -> str:
+def _file_problem(path: StorePath, entry: FileEntry, *, deep: bool) -> str:
     try:
+        if isinstance(path, Path):
+            require_regular(path.lstat())
         size = path.stat().st_size
         if size != entry.bytes:
             return f"{size:,} bytes where {entry.bytes:,} were committed"
@@ -139,6 +153,23 @@ def _file_problem(path: Path, entry: FileEntry, *, deep: bool) -> str:
     return ""
 
 
+def _place_problems(cache: Cache, receipt: Receipt) -> Iterator[Problem]:
+    """Files with fitting checksums that a reader refuses: rows where none can be, or on top of each other."""
+    for name in cache.columns:
+        try:
+            cache.require_places(name, receipt)
+        except CacheError as error:
+            files = file_names(cache.meta, cache.columns[name], receipt.unit)
+            yield Problem(kind="damaged", file=files[0], detail=error.why, unit=receipt.unit, columns=(name,))
+
+
+def _inside(cache: Cache, receipt: Receipt, entry: FileEntry) -> tuple[dict[str, ArraySpec], set[str]]:
+    """The arrays and the clips that a tar may hold."""
+    columns = [cache.columns[name] for name in entry.columns if name in cache.columns]
+    specs = [spec for column in columns for spec in column.arrays(cache.meta.rows_per_unit)]
+    return {spec.name: spec for spec in specs}, {part.clip for part in cache.row_map.clips(receipt.unit)}
+
+
 def check_metadata(cache: Cache) -> list[Problem]:
     """Problems of everything that belongs to no unit: metadata, index, statistics."""
     problems = [
@@ -148,28 +179,47 @@ def check_metadata(cache: Cache) -> list[Problem]:
             for name, digest in {**cache.meta.metadata, INDEX: cache.meta.index_sha256}.items()
         ),
     ]
-    return [problem for problem in problems if problem is not None]
+    strange = _strange_arrays(cache, {problem.file for problem in problems if problem})
+    return [problem for problem in [*problems, *strange] if problem is not None]
+
+
+def _strange_arrays(cache: Cache, named: set[str]) -> Iterator[Problem]:
+    """Zarr metadata with a fitting checksum that have other readers decompress, or see another shape."""
+    for array, spec in cache.meta.arrays().items():
+        name = f"{array}/zarr.json"
+        if name in cache.meta.metadata and name not in named:
+            found = read_small(cache.path / name, most=MAX_JSON)
+            if not zarr_unit.describes(found, spec, rows=cache.meta.rows, rows_per_unit=cache.meta.rows_per_unit):
+                yield Problem(kind="damaged", file=name, detail="it describes another array, or another encoding")
 
 
 def _copies(cache: Cache) -> Iterator[Problem]:
     for name in (META, META_COPY):
         try:
-            intact = parse_meta((cache.path / name).read_bytes(), where=cache.path / name) == cache.meta
+            data = read_small(cache.path / name, most=MAX_JSON)
+            intact = parse_meta(data, where=cache.path / name) == cache.meta
         except FileNotFoundError:
             yield Problem(kind="missing", file=name, detail="missing")
         except CacheError as error:
             yield Problem(kind="damaged", file=name, detail=error.why or error.what)
+        except OSError as error:
+            yield Problem(kind="damaged", file=name, detail=f"cannot be read: {error.strerror}")
         else:
             if not intact:
                 yield Problem(kind="stale", file=name, detail="differs from the other copy")
 
 
-def _digest(root: Path, name: str, digest: str) -> Problem | None:
+def _digest(root: StorePath, name: str, digest: str) -> Problem | None:
+    path = root / name
     try:
-        if sha256_file(root / name) == digest:
+        if isinstance(path, Path):
+            require_regular(path.lstat())
+        if sha256_file(path) == digest:
             return None
     except FileNotFoundError:
         return Problem(kind="missing", file=name, detail="missing")
+    except OSError as error:
+        return Problem(kind="damaged", file=name, detail=f"cannot be read: {error.strerror}")
     return Problem(kind="damaged", file=name, detail="content differs from its sha256")
 
 
@@ -196,11 +246,10 @@ def leftovers(cache: Cache, states: Iterable[UnitState]) -> list[Problem]:
         known |= set(state.files)
         if state.receipt_is_wrong:  # it is named already; what it should have named is not strange for that
             known |= {name for column in cache.columns.values() for name in file_names(cache.meta, column, state.unit)}
-    found = (path.relative_to(cache.path) for path in sorted(cache.path.rglob("*")) if not path.is_dir())
     return [
-        Problem(kind="leftover", file=path.as_posix(), detail="no receipt names it")
-        for path in found
-        if path.as_posix() not in known and path.parts[0] != TMP
+        Problem(kind="leftover", file=name, detail="no receipt names it")
+        for name in names_below(cache.path)
+        if name not in known and name.partition("/")[0] != TMP
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from frame.pipeline.store import tar_unit, zarr_unit
-from frame.pipeline.store.files import CacheError, exclusive, sha256_bytes, write_durable
+from frame.pipeline.store.files import CacheError, ensure_durable, exclusive, see_again, sha256_bytes, write_durable
 from frame.pipeline.store.index import RowMap
 from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta, Column
+from frame.pipeline.store.object_writer import put_metadata, put_receipt
+from frame.pipeline.store.objects import ObjectPath, StorePath
 from frame.pipeline.store.receipts import (
     ColumnEntry,
     Failure,
@@ -51,24 +54,27 @@ def with_metadata(meta: CacheMeta) -> tuple[CacheMeta, dict[str, bytes]]:
     return replace(meta, metadata={name: sha256_bytes(data) for name, data in files.items()}), files
 
 
-def write_metadata(cache: Path, meta: CacheMeta, files: Mapping[str, bytes], index: bytes, *, tmp: Path) -> None:
+def write_metadata(cache: StorePath, meta: CacheMeta, files: Mapping[str, bytes], index: bytes, *, tmp: Path) -> None:
     """Write the index, the Zarr metadata and, last, ``cache.json``: with it the cache exists.
 
     Files that already hold what they should are not touched.
     """
+    if isinstance(cache, ObjectPath):
+        put_metadata(cache, meta, files, index)
+        return
     data = meta.to_bytes()
     for name, content in [*files.items(), (INDEX, index), (META_COPY, data), (META, data)]:
-        path = cache / name
-        if not (path.is_file() and path.read_bytes() == content):
-            write_durable(path, content, tmp=tmp)
+        ensure_durable(cache / name, content, tmp=tmp)
 
 
-def commit_unit(cache: Path, meta: CacheMeta, index: pa.Table, data: UnitData, *, tmp: Path) -> Receipt:
+def commit_unit(cache: StorePath, meta: CacheMeta, index: pa.Table, data: UnitData, *, tmp: Path) -> Receipt:
     """Write a unit's files, then its receipt. Columns that the receipt already commits and ``data`` lacks are kept."""
     columns = _columns_of(meta, data)
     _require_whole_clips(meta, index, data)
     files = dict(_write_files(cache, meta, index, data, columns, tmp=tmp))
     made = _new_receipt(meta, data, columns, files)
+    if isinstance(cache, ObjectPath):
+        return put_receipt(cache, meta, data.unit, lambda old: _merge(old, made))
     with exclusive(cache):  # another build may be adding other columns to the same receipt
         receipt = _merge(_previous(cache, meta, data.unit), made)
         write_durable(receipt_path(cache, data.unit), receipt.to_bytes(), tmp=tmp)
@@ -95,7 +101,7 @@ def _require_whole_clips(meta: CacheMeta, index: pa.Table, data: UnitData) -> No
 
 
 def _write_files(
-    cache: Path, meta: CacheMeta, index: pa.Table, data: UnitData, columns: list[Column], *, tmp: Path
+    cache: StorePath, meta: CacheMeta, index: pa.Table, data: UnitData, columns: list[Column], *, tmp: Path
 ) -> Iterator[tuple[str, FileEntry]]:
     if meta.store == "zarr":
         for column in columns:
@@ -118,7 +124,7 @@ def _write_files(
 
 
 def _write(
-    cache: Path, name: str, content: bytes | memoryview, columns: tuple[str, ...], members: Any, *, tmp: Path
+    cache: StorePath, name: str, content: bytes | memoryview, columns: tuple[str, ...], members: Any, *, tmp: Path
 ) -> tuple[str, FileEntry]:
     write_durable(cache / name, content, tmp=tmp)
     entry = FileEntry(bytes=len(content), sha256=sha256_bytes(content), columns=columns, members=members)
@@ -164,11 +170,13 @@ def _new_receipt(meta: CacheMeta, data: UnitData, columns: list[Column], files: 
     )
 
 
-def _previous(cache: Path, meta: CacheMeta, unit: int) -> Receipt | None:
-    try:
-        return read_receipt(cache, unit, plan_id=meta.plan_id)
-    except CacheError:
-        return None  # a damaged receipt commits nothing; its columns are made again
+def _previous(cache: StorePath, meta: CacheMeta, unit: int) -> Receipt | None:
+    for _ in range(2):  # what a network file system's client remembers is not worth the columns of another build
+        see_again(receipt_path(cache, unit).parent)
+        with suppress(CacheError):  # a damaged receipt commits nothing; its columns are made again
+            if (receipt := read_receipt(cache, unit, plan_id=meta.plan_id)) is not None:
+                return receipt
+    return None
 
 
 def _merge(old: Receipt | None, new: Receipt) -> Receipt:

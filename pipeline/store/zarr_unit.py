@@ -9,7 +9,9 @@ What lands on the disk is a stock shard and reaches it whole, in one durable wri
 from __future__ import annotations
 
 import asyncio
+import json
 import struct
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from zarr.storage import MemoryStore
 
 from frame.pipeline.store.files import CacheError
 from frame.pipeline.store.layout import ArraySpec
+from frame.pipeline.store.objects import StorePath
 
 _MISSING = 2**64 - 1
 _CRC = struct.Struct("<I")
@@ -32,11 +35,23 @@ def shard_name(spec: ArraySpec, unit: int) -> str:
     return "/".join([spec.name, "c", str(unit), *("0" for _ in spec.shape)])
 
 
+@lru_cache(maxsize=256)
 def array_metadata(spec: ArraySpec, *, rows: int, rows_per_unit: int) -> bytes:
     """The ``zarr.json`` of an array, as zarr-python writes it."""
     store = MemoryStore()
     _create(store, spec, rows=rows, rows_per_unit=rows_per_unit)
     return _get(store, "zarr.json")
+
+
+def describes(metadata: bytes, spec: ArraySpec, *, rows: int, rows_per_unit: int) -> bool:
+    """Does a ``zarr.json`` describe this array in this encoding? Releases of zarr spell the rest differently."""
+    keys = ("zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs")
+    expected = json.loads(array_metadata(spec, rows=rows, rows_per_unit=rows_per_unit))
+    try:
+        found = json.loads(metadata)
+        return all(found[key] == expected[key] for key in keys)
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return False
 
 
 def group_metadata() -> bytes:
@@ -107,7 +122,7 @@ def _get(store: MemoryStore, key: str) -> bytes:
     return value.to_bytes()
 
 
-def locate(spec: ArraySpec, index: bytes, path: Path, *, size: int) -> np.ndarray:
+def locate(spec: ArraySpec, index: bytes, path: StorePath, *, size: int) -> np.ndarray:
     """Byte offset of every chunk of a shard, int64 ``[chunks]``, -1 for a chunk that was never written.
 
     ``index`` are the last ``index_bytes`` of the shard ``path``, ``size`` is the shard's length. Raises
@@ -135,7 +150,7 @@ def chunk_checks(spec: ArraySpec, shard: bytes | memoryview, *, rows_per_unit: i
     return [0 if end == missing else _CRC.unpack(shard[end : end + 4])[0] for end in ends.tolist()]
 
 
-def damaged(path: Path, why: str) -> CacheError:
+def damaged(path: StorePath, why: str) -> CacheError:
     """The screen for a shard whose content is not what was committed."""
     return CacheError(
         what="A file of the cache is damaged.",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forge import Forge
 from tally import Fault, Tally, replace_table
 
 _TALLY = Tally(scale=float(os.environ.get("FRAME_FAULTS", "1")))
@@ -19,6 +21,30 @@ def fault(request: pytest.FixtureRequest) -> Fault:
     marker = request.node.get_closest_marker("fault")
     assert marker is not None, "a fault test names its fault: @pytest.mark.fault(CODE)"
     return _TALLY[marker.args[0]]
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
+    """Where commands come from that start at once."""
+    forge = Forge(tmp_path_factory.mktemp("commands"))
+    yield forge
+    forge.close()
+
+
+@pytest.fixture(scope="session")
+def ray_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The videos of the whole builds with Ray."""
+    from ray_builds import write_source
+
+    return write_source(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="session")
+def ray_calm(ray_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What these builds must end as."""
+    from ray_builds import write_calm
+
+    return write_calm(ray_source, tmp_path_factory.mktemp("calm") / "cache", tmp_path_factory.mktemp("tmp"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -166,10 +166,30 @@ class Tally:
 
 
 def replace_table(readme: Path, tally: Tally, remark: str) -> None:
-    """Put the table of this session in the place of the one in ``readme``."""
-    text = readme.read_text("utf-8")
-    pattern = re.compile(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", re.DOTALL)
-    made, places = pattern.subn(lambda _: f"{_BEGIN}\n{remark}\n\n{tally.table()}\n{_END}", text)
-    if places != 1:
-        raise AssertionError(f"{readme} has {places} places for the table of faults")
-    readme.write_text(made, "utf-8")
+    """Put the table of this session in the place of the one in ``readme``. The row of the soak, run apart, stays."""
+    soak = [line for line in _block(readme).splitlines() if line.startswith("| F25 ")]
+    head, bar, *rows = tally.table().splitlines()
+    _replace_block(readme, f"{remark}\n\n" + "\n".join([head, bar, *sorted({*soak, *rows})]))
+
+
+def keep_row(readme: Path, fault: Fault) -> None:
+    """Put the row of one fault into the table that ``readme`` has."""
+    lines = [line for line in _block(readme).splitlines() if not line.startswith(f"| {fault.code} ")]
+    rows = [line for line in lines if line.startswith("| F")]
+    above = [line for line in lines if line not in rows] or Tally(scale=1).table().splitlines()
+    _replace_block(readme, "\n".join([*above, *sorted([*rows, fault.row()])]))
+
+
+_PLACE = re.compile(f"(?<={re.escape(_BEGIN)}\n).*?(?={re.escape(_END)})", re.DOTALL)
+
+
+def _block(readme: Path) -> str:
+    found = _PLACE.findall(readme.read_text("utf-8"))
+    if len(found) != 1:
+        raise AssertionError(f"{readme} has {len(found)} places for the table of faults")
+    return str(found[0]).strip("\n")
+
+
+def _replace_block(readme: Path, block: str) -> None:
+    _block(readme)
+    readme.write_text(_PLACE.sub(lambda _: f"{block}\n", readme.read_text("utf-8")), "utf-8")
