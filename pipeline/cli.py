@@ -4,12 +4,14 @@ failed than ``--max-failures`` allows, 130 interrupted."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from frame.manifests.command import run_command
-from frame.pipeline.store.objects import store_path
+
+if TYPE_CHECKING:
+    from frame.pipeline.store.objects import StorePath
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,6 +76,13 @@ def _teachers(teachers: str | None, weights: list[str] | None) -> tuple[tuple[st
     return expand_students(_names(teachers or ""), weights or ())
 
 
+def _place(text: str) -> StorePath:
+    """Where a cache lies, from what was typed."""
+    from frame.pipeline.store.objects import store_path  # it takes a second to import, and --help needs it not
+
+    return store_path(text)
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -113,7 +122,7 @@ def plan(
     values = {key: value for key, value in locals().items() if key not in ("out", "as_json")}
     from frame.pipeline.commands import plan_command
 
-    plan_command(_options(values), out=store_path(out or "."), as_json=as_json)
+    plan_command(_options(values), out=_place(out or "."), as_json=as_json)
 
 
 @app.command()
@@ -175,7 +184,7 @@ def build(
     fresh = _options(values) if out is not None else None
     more, files = ((), ()) if fresh is not None else _teachers(teachers, weights)
     code = build_command(
-        cache=store_path(target),
+        cache=_place(target),
         fresh=fresh,
         source=source,
         weights=files,
@@ -202,7 +211,7 @@ def info(cache: CachePath, as_json: Json = False) -> None:
     """Say what a cache holds, how far it has come, and what failed."""
     from frame.pipeline.commands import info_command
 
-    info_command(store_path(cache), as_json=as_json)
+    info_command(_place(cache), as_json=as_json)
 
 
 @app.command()
@@ -220,7 +229,7 @@ def verify(
     from frame.pipeline.commands import verify_command
 
     code = verify_command(
-        store_path(cache),
+        _place(cache),
         rows=against_teacher,
         source=source,
         weights=tuple(weights or ()),
@@ -244,7 +253,7 @@ def export(
     """Copy a cache, or chosen units and columns of it, into either file format."""
     from frame.pipeline.commands import export_command
 
-    export_command(store_path(cache), store_path(destination), to=to, units=units, columns=columns, as_json=as_json)
+    export_command(_place(cache), _place(destination), to=to, units=units, columns=columns, as_json=as_json)
 
 
 @app.command()
@@ -260,7 +269,7 @@ def view(
     """Write one HTML page: contents, failures, sizes, frames beside pictures of their features, and training runs."""
     from frame.pipeline.commands import view_command
 
-    view_command(store_path(cache), out=out, clips=clips, seed=seed, runs=run or ())
+    view_command(_place(cache), out=out, clips=clips, seed=seed, runs=run or ())
 
 
 @app.command()

@@ -127,7 +127,7 @@ def unit_reports(
         raise
     except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise InputError(
-            what=f"A worker of the build died {_RETRIES + 1} times on the same unit.",
+            what=f"A worker of the build died {_RETRIES + 1} times on the same unit, or Ray itself ended.",
             where=str(cache),
             why=session.last_words() or str(error).splitlines()[0],
             fix=f"Free memory or use fewer --workers, then go on with: frame-cache build {cache}",

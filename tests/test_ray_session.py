@@ -201,6 +201,7 @@ def test_two_sessions_at_once_and_nothing_left_of_either() -> None:
         os.killpg(drivers[1].pid, signal.SIGINT)  # Ctrl-C reaches the whole foreground group
         outputs = [driver.communicate(timeout=60) for driver in drivers]
         assert drivers[0].returncode == -signal.SIGKILL
+        assert b"run the same command again" in outputs[0][1]  # what it could not say itself
         assert (drivers[1].returncode, outputs[1]) == (130, (b"interrupted\n", b""))
         left = [wait_until_gone(root, driver.pid, seconds=10) for root, driver in zip(roots, drivers, strict=True)]
         assert left == [[], []]

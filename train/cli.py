@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from frame.manifests.command import run_command
-from frame.pipeline.store.objects import store_path
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -129,6 +128,7 @@ def export(
 
 def _run(stage: Literal["stage1", "stage2"], given: dict[str, Any]) -> None:
     """One stage with the options as typer hands them over."""
+    from frame.pipeline.store.objects import store_path
     from frame.train.commands import train_command
 
     caches = tuple(

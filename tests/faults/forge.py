@@ -114,6 +114,7 @@ def _serve() -> None:
 
 def _become(program: str, arguments: list[str], log: str, hook: str, given: dict[str, Any]) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
     for descriptor, file in ((0, "/dev/null"), (1, f"{log}.out"), (2, f"{log}.err")):
         opened = os.open(file, os.O_RDONLY if not descriptor else os.O_WRONLY | os.O_CREAT, 0o666)
         os.dup2(opened, descriptor)

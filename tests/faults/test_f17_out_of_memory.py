@@ -109,7 +109,7 @@ def test_a_unit_that_costs_its_teacher_three_lives_ends_the_build_with_one_scree
             command = forge.start("build", path, *RUN, hook="striking:install", folder=str(strikes))
             trial.hung += command.wait() is None
             assert command.code == 1, command.said
-            assert "A worker of the build died 3 times on the same unit." in command.said
+            assert "A worker of the build died 3 times on the same unit" in command.said
             assert f"frame-cache build {path}" in command.said
             assert "Traceback" not in command.said
             assert striking.pending(strikes) == []
