@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from frame.manifests.errors import InputError
+from frame.pipeline.ray_folder import new_folder
 from frame.pipeline.ray_ports import complaints, session_listeners
 from frame.pipeline.ray_process import QUIET, environment, import_ray, native_stderr, reason, refuse_used_ray
 from frame.pipeline.ray_watchdog import IN_ORDER, MARK
@@ -54,9 +55,9 @@ def local_ray(*, cpus: int | None, gpus: int | None, store: int | None) -> Itera
         )
     if store is not None and store < _LEAST_STORE:
         raise InputError(what=f"{store} bytes are too few for Ray's object store.", fix=f"give {_LEAST_STORE} or more")
-    root = Path(tempfile.mkdtemp(prefix="frame-", dir=short_folder()))  # mode 0700
+    root, lock = new_folder(short_folder())
     logs = root / "r" / "session_latest" / "logs"
-    with _watchdog(root):
+    with _watchdog(root, lock):
         before = {(one.address, one.port) for one in session_listeners(os.getpid())}
         ray = _start(root, logs, num_cpus=cpus or usable_cpus(), num_gpus=gpus, object_store_memory=store)
         try:
@@ -147,12 +148,16 @@ def session_token() -> str:
 
 
 @contextmanager
-def _watchdog(root: Path) -> Iterator[None]:
-    """A process that ends the session's processes and removes ``root`` when the block ends, or this process does."""
+def _watchdog(root: Path, lock: int) -> Iterator[None]:
+    """A process that ends the session's processes and removes ``root`` when the block ends, or this process does.
+
+    It holds ``lock`` as well, which is closed here.
+    """
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_WATCHDOG), str(root), str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        pass_fds=[lock],
         start_new_session=True,  # Ctrl-C reaches the driver alone
     )
     assert process.stdin is not None
@@ -162,6 +167,7 @@ def _watchdog(root: Path) -> Iterator[None]:
         with contextlib.suppress(BrokenPipeError):  # somebody has killed it
             process.stdin.write(IN_ORDER)
             process.stdin.close()
+        os.close(lock)
         process.wait()  # it gives up by itself after its own deadline
 
 

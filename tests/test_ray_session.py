@@ -240,7 +240,7 @@ def test_the_watchdog_ends_orphans_and_spares_all_others(tmp_path: Path) -> None
     other = subprocess.Popen(["sleep", "1000"], env=os.environ | {ray_watchdog.MARK: f"{root}2"})
     try:
         assert len(list(ray_watchdog.session_processes(root, os.getpid()))) == 2
-        with ray_local._watchdog(root):
+        with ray_local._watchdog(root, os.open(root / "lock", os.O_RDWR | os.O_CREAT)):
             assert root.exists()
         assert list(ray_watchdog.session_processes(root, os.getpid())) == []
         assert not root.exists()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_build import differences
+from ray_builds import differences
 from test_stages import QUIET, make, tree
 
 from frame.pipeline import build as build_module

@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
+from ray_builds import differences
 from tally import Fault
-from test_build import differences
 from test_resume import QUIET, cache, calm, complete, tree, without_ray  # noqa: F401 - fixtures among them
 
 from frame.pipeline.prepare import resume
