@@ -25,8 +25,9 @@ def test_facts_that_cannot_be_read_are_none(tmp_path: Path, content: bytes) -> N
 
 
 def test_facts_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
     with pytest.raises(CacheError, match="could not be written"):
-        write_facts(tmp_path / "nowhere" / "cache", LocalFacts(source=tmp_path))
+        write_facts(tmp_path / "file" / "cache", LocalFacts(source=tmp_path))
 
 
 def test_timings_are_appended_and_never_in_the_way(tmp_path: Path) -> None:
