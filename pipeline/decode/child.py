@@ -40,7 +40,8 @@ def confine(parent: int) -> None:
         # It died before it could be told to take this process along.
         os._exit(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    without_network()
+    if not without_network():  # FFmpeg's own allow-list of protocols is what is left then
+        print("this system cannot keep decoders from the network", file=sys.stderr)
 
 
 def allow(*, memory: int, files: int = 0) -> None:

@@ -70,7 +70,7 @@ def write_durable(path: StorePath, data: bytes | memoryview, *, tmp: Path) -> No
 def ensure_durable(path: StorePath, data: bytes, *, tmp: Path) -> None:
     """``write_durable``, unless ``path`` holds ``data`` already: then only its name is flushed, because a writer may
     have been killed as soon as it had given it."""
-    if not _holds(path, data):
+    if not holds(path, data):
         return write_durable(path, data, tmp=tmp)
     if isinstance(path, ObjectPath):
         return None
@@ -81,7 +81,8 @@ def ensure_durable(path: StorePath, data: bytes, *, tmp: Path) -> None:
         raise disk_error(error, path) from error
 
 
-def _holds(path: StorePath, data: bytes) -> bool:
+def holds(path: StorePath, data: bytes) -> bool:
+    """Is ``data`` what lies at ``path``?"""
     try:
         return path.stat().st_size == len(data) and path.read_bytes() == data
     except OSError:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from frame.pipeline.store.claims import claim, require_conditions, update
-from frame.pipeline.store.files import CacheError
+from frame.pipeline.store.files import CacheError, holds
 from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta, parse_meta
 from frame.pipeline.store.objects import ObjectPath
 from frame.pipeline.store.receipts import Receipt, parse_receipt, receipt_path
@@ -33,7 +33,7 @@ def put_metadata(cache: ObjectPath, meta: CacheMeta, files: Mapping[str, bytes],
     require_conditions(cache / META_COPY)
     for name, content in [*files.items(), (INDEX, index)]:
         path = cache / name
-        if not _holds(path, content):
+        if not holds(path, content):
             path.write_bytes(content)
     whole = _join(cache / META, copy)
     if whole != copy:
@@ -93,10 +93,3 @@ def _taken(cache: ObjectPath) -> CacheError:
         why="its clips, options or teachers differ; it may be at work now, or have died before its plan was complete",
         fix=f"`frame-cache build {cache} --source DIR` goes on with that plan; another one needs another --out.",
     )
-
-
-def _holds(path: ObjectPath, content: bytes) -> bool:
-    try:
-        return path.stat().st_size == len(content) and path.read_bytes() == content
-    except FileNotFoundError:
-        return False

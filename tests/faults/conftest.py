@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import s3_server
 from forge import Forge
 from tally import Fault, Tally, replace_table
 
@@ -45,6 +46,21 @@ def ray_calm(ray_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     from ray_builds import write_calm
 
     return write_calm(ray_source, tmp_path_factory.mktemp("calm") / "cache", tmp_path_factory.mktemp("tmp"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[int]:
+    """The port of a real S3 server."""
+    with s3_server.serving() as port:
+        yield port
+
+
+@pytest.fixture
+def way(server: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[s3_server.Way]:
+    """The way to it, which breaks where a test says."""
+    with s3_server.a_way(server) as found:
+        s3_server.use(monkeypatch, found.port, tmp_path / "state")
+        yield found
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +27,6 @@ from frame.train.windows import Segment, WindowPlan, WindowShape, find_spans, fi
 
 PLAN = ("--teachers", TEACHER, "--weights", "random", "--size", "64", "--unit-rows", "24", "--batch-rows", "8")
 COLUMNS = ("frames", "test_vit.patch", "other.cls")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[int]:
-    with s3_server.serving() as port:
-        yield port
-
-
-@pytest.fixture
-def way(server: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Way]:
-    with s3_server.a_way(server) as found:
-        s3_server.use(monkeypatch, found.port, tmp_path / "state")
-        yield found
 
 
 def command(module: str, *arguments: object, code: int = 0) -> Any:

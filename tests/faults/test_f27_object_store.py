@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -42,19 +42,6 @@ from frame.pipeline.store.writer import commit_unit, with_metadata, write_metada
 NOWHERE = Path(os.devnull)
 STORES: tuple[Literal["zarr", "webdataset"], ...] = ("zarr", "webdataset")
 LENGTHS = (3, 5, 0, 4)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[int]:
-    with s3_server.serving() as port:
-        yield port
-
-
-@pytest.fixture
-def way(server: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Way]:
-    with s3_server.a_way(server) as found:
-        s3_server.use(monkeypatch, found.port, tmp_path / "state")
-        yield found
 
 
 def place(request: pytest.FixtureRequest, name: object) -> ObjectPath:
