@@ -2,7 +2,9 @@
 
 One that does takes the whole process with it: Ray's C++ side finds the raylet gone and calls ``_exit(1)``, without a
 word, in the midst of whatever the main thread was doing (an interrupted build then neither says how to go on nor ends
-with 130). Ray Data runs its pipeline in threads, and asked to stop it waits two seconds for them at most.
+with 130). Ray Data runs its pipeline in threads, and asked to stop it waits two seconds for them at most. Ray's own C++
+threads are another matter: Python knows those that have called it only as dummies, which nobody can wait for, and
+Ray ends them itself with the session.
 """
 
 from __future__ import annotations
@@ -25,5 +27,5 @@ def ended_threads() -> Iterator[None]:
     finally:
         deadline = time.monotonic() + _PATIENCE
         for thread in set(threading.enumerate()) - before:
-            if thread.name != _PARKED:
+            if thread.name != _PARKED and not isinstance(thread, threading._DummyThread):
                 thread.join(max(deadline - time.monotonic(), 0.0))
