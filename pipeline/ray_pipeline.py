@@ -125,7 +125,7 @@ def unit_reports(
         if isinstance(cause, InputError):
             raise cause from None
         raise
-    except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+    except ray.exceptions.RayError as error:  # a worker, or the raylet: which of its kinds, depends on who saw it first
         raise InputError(
             what=f"A worker of the build died {_RETRIES + 1} times on the same unit, or Ray itself ended.",
             where=str(cache),
