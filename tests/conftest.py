@@ -1,12 +1,15 @@
-"""Shared by all tests: caches and runs made once a session, and a machine that asks nobody for anything."""
+"""Shared by all tests: caches and runs made once a session, commands that start at once, and a machine that asks nobody
+for anything."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forge import Forge
 from hypothesis import settings
 from small_videos import write_folder
 
@@ -23,6 +26,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for a hub must fail at
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven readable videos of 3 to 21 frames, and two files that are no videos."""
     return write_folder(tmp_path_factory.mktemp("videos"), [9, 21, 5, 3, 12, 8, 16], bad=2)
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
+    """Where commands come from that start at once."""
+    forge = Forge(tmp_path_factory.mktemp("commands"))
+    yield forge
+    forge.close()
 
 
 @pytest.fixture(scope="session")

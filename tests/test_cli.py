@@ -1,3 +1,5 @@
+"""``frame-cache`` as a person meets it. Most commands are forked (see ``forge``), some started for real."""
+
 from __future__ import annotations
 
 import json
@@ -10,23 +12,31 @@ import time
 from pathlib import Path
 
 import pytest
+from forge import Forge
 from small_videos import write_video
 from test_stages import make, run
 
 from frame.pipeline.build import finish
 from frame.pipeline.commands import parse_units
 
+WIDE = {"COLUMNS": "200"}
+FRAME_CACHE = str(Path(sys.executable).with_name("frame-cache"))
 
-def frame_cache(*arguments: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+
+def frame_cache(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command as it was installed, started for real."""
     return subprocess.run(
-        [sys.executable, "-m", "frame.pipeline.cli", *map(str, arguments)],
+        [FRAME_CACHE, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200", **env},
+        env={**os.environ, **WIDE},
     )
+
+
+def forked(forge: Forge, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return forge.run(*arguments, folder=cwd, variables=WIDE, whole=False)
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +67,10 @@ BUILD = ("build", "--dataset", "folder", "--teachers", "timm:test_vit", "--weigh
     ],
 )
 def test_bad_input_is_one_screen(
-    arguments: list[str], said: list[str], clips: Path, cache: Path, tmp_path: Path
+    arguments: list[str], said: list[str], clips: Path, cache: Path, forge: Forge, tmp_path: Path
 ) -> None:
     known = {"CLIPS": str(clips), "CACHE": str(cache), "OUT": str(tmp_path / "out")}
-    done = frame_cache(*[known.get(item, item) for item in arguments])
+    done = forked(forge, *[known.get(item, item) for item in arguments])
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) < 30
@@ -72,28 +82,34 @@ def test_bad_input_is_one_screen(
 @pytest.mark.parametrize(
     "arguments", [["build"], ["build", "x", "--size", "64"], ["build", "--nope"], ["export", "a", "b"], ["nope"]]
 )
-def test_wrong_use_is_exit_code_2(arguments: list[str]) -> None:
-    assert frame_cache(*arguments).returncode == 2
+def test_wrong_use_is_exit_code_2(forge: Forge, arguments: list[str]) -> None:
+    assert forked(forge, *arguments).returncode == 2
 
 
-def test_info_and_verify_speak_json_and_plain(cache: Path) -> None:
+def test_the_installed_command_ends_with_its_exit_code() -> None:
+    missing = frame_cache("info", "/nowhere")
+    assert (missing.returncode, "There is no cache here" in missing.stderr) == (1, True)
+    assert frame_cache("nope").returncode == 2
+
+
+def test_info_and_verify_speak_json_and_plain(cache: Path, forge: Forge) -> None:
     value = json.loads(frame_cache("info", cache, "--json").stdout)
     assert (value["clips"], value["frames"], len(value["failed"])) == (9, 74, 2)
     assert value["columns"]["test_vit.patch"]["rows"] == 74
-    plain = frame_cache("info", cache).stdout
+    plain = forked(forge, "info", cache).stdout
     assert "text_00: not-a-video" in plain
     assert "RANDOM WEIGHTS" in plain
-    verified = frame_cache("verify", cache)
+    verified = forked(forge, "verify", cache)
     assert verified.returncode == 0
     assert verified.stdout.startswith("Intact")
 
 
-def test_another_format_version_is_named(cache: Path, tmp_path: Path) -> None:
+def test_another_format_version_is_named(cache: Path, forge: Forge, tmp_path: Path) -> None:
     shutil.copytree(cache, tmp_path / "c")
     for name in ("cache.json", "cache.copy.json"):
         file = tmp_path / "c" / name
         file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
-    done = frame_cache("info", tmp_path / "c")
+    done = forked(forge, "info", tmp_path / "c")
     assert done.returncode == 1
     assert "format version 2; this program reads version 1" in done.stderr
 
@@ -109,9 +125,10 @@ def test_plan_says_what_it_will_cost_and_writes_nothing(clips: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["-dash", "with space", "\u00fcn\u00efc\u00f6de \u65e5\u672c", "-x y\u00e9"])
-def test_odd_paths_work(name: str, tmp_path: Path) -> None:
+def test_odd_paths_work(name: str, forge: Forge, tmp_path: Path) -> None:
     write_video(tmp_path / name / f"{name}.mp4", frames=4)
-    done = frame_cache("plan", *BUILD[1:], "--source", name, "--out", f"{name}.cache", "--json", cwd=tmp_path)
+    plan = ("plan", *BUILD[1:], "--source", name, "--out", f"{name}.cache", "--json")
+    done = forked(forge, *plan, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == 4
 

@@ -1,4 +1,4 @@
-"""``frame-train`` as a person meets it: real processes."""
+"""``frame-train`` as a person meets it. What only looks at a command's end and its words is forked (see ``forge``)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forge import Forge
 from small_runs import SMALL, last, stage2
 
 from frame.model import FrameEncoder
@@ -21,13 +22,15 @@ OPTIONS = [
 ]
 
 
-def command(*arguments: str, code: str = "from frame.train.cli import main; main()") -> list[str]:
-    return [sys.executable, "-W", "error::RuntimeWarning", "-c", code, *arguments]
-
-
 def frame_train(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **more}
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, env=environment)
+    """The command, started for real."""
+    code = "from frame.train.cli import main; main()"
+    words = [sys.executable, "-W", "error::RuntimeWarning", "-c", code, *arguments]
+    return subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **more})
+
+
+def forked(forge: Forge, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return forge.run(*arguments, program="train", hook="hooks:strict", whole=False)
 
 
 def test_importing_the_rooms_brings_no_teacher() -> None:
@@ -39,34 +42,21 @@ def test_importing_the_rooms_brings_no_teacher() -> None:
     assert done.stdout.strip() == "[]"
 
 
-POISONED = """
-import frame.train.update as update
-real, calls = update.not_finite, []
-def not_finite(values):
-    calls.append(0)
-    return ["patch"] if len(calls) > 2 else real(values)
-update.not_finite = not_finite
-from frame.train.cli import main
-main()
-"""
-
-
-def test_an_error_in_the_midst_ends_the_process_and_its_readers(train_cache: Path, tmp_path: Path) -> None:
+def test_an_error_in_the_midst_ends_the_process_and_its_readers(
+    train_cache: Path, forge: Forge, tmp_path: Path
+) -> None:
     arguments = ["stage1", "--cache", str(train_cache), *OPTIONS, "--steps", "50", "--workers", "2", "--log", "none"]
-    done = subprocess.run(
-        command(*arguments, "--out", str(tmp_path / "a"), code=POISONED),
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    done = forge.run(*arguments, "--out", str(tmp_path / "a"), program="train", hook="hooks:poisoned")
     assert done.returncode == 1
     assert "infinite or no number" in done.stderr
 
 
-def test_errors_are_one_screen(train_cache: Path, tmp_path: Path) -> None:
-    done = frame_train("stage1", "--cache", str(train_cache), "--out", str(tmp_path / "a"), "--spatial", "dino")
+def test_errors_are_one_screen(train_cache: Path, forge: Forge, tmp_path: Path) -> None:
+    done = forked(forge, "stage1", "--cache", str(train_cache), "--out", str(tmp_path / "a"), "--spatial", "dino")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "other.patch, test_vit.patch" in done.stderr
-    as_json = frame_train("stage1", "--cache", str(tmp_path), "--out", str(tmp_path / "a"), "--json")
+    as_json = forked(forge, "stage1", "--cache", str(tmp_path), "--out", str(tmp_path / "a"), "--json")
     assert "no cache here" in json.loads(as_json.stdout)["error"]["what"]
 
 
@@ -78,27 +68,37 @@ def test_errors_are_one_screen(train_cache: Path, tmp_path: Path) -> None:
         (["--precision", "fp8"], "fp8"),
     ],
 )
-def test_wrong_use_exits_with_2(tmp_path: Path, arguments: list[str], said: str) -> None:
-    done = frame_train("stage1", "--out", str(tmp_path / "a"), *arguments)
+def test_wrong_use_exits_with_2(forge: Forge, tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = forked(forge, "stage1", "--out", str(tmp_path / "a"), *arguments)
     assert done.returncode == 2
     assert said in done.stderr
 
 
-def test_recipes_and_settings_are_listed() -> None:
-    assert "s16-kinetics-ego4d" in frame_train("recipes").stdout
-    assert "memory_frames" in frame_train("settings").stdout
+def test_recipes_and_settings_are_listed(forge: Forge) -> None:
+    assert "s16-kinetics-ego4d" in forked(forge, "recipes").stdout
+    assert "memory_frames" in forked(forge, "settings").stdout
 
 
-def test_a_run_is_exported_as_programs_that_give_the_same(train_cache: Path, stage1_run: Path, tmp_path: Path) -> None:
+def test_the_installed_command_prints_and_ends_with_its_exit_code() -> None:
+    installed = str(Path(sys.executable).with_name("frame-train"))
+    done = subprocess.run([installed, "recipes"], capture_output=True, text=True, check=True)
+    assert "s16-kinetics-ego4d" in done.stdout
+    wrong = subprocess.run([installed, "stage1", "--nope"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+
+
+def test_a_run_is_exported_as_programs_that_give_the_same(
+    train_cache: Path, stage1_run: Path, forge: Forge, tmp_path: Path
+) -> None:
     stage2(train_cache, stage1_run, tmp_path / "second", steps=2)
-    done = frame_train("export", str(tmp_path / "second"), "--out", str(tmp_path / "programs"), "--height", "32")
+    done = forked(forge, "export", str(tmp_path / "second"), "--out", str(tmp_path / "programs"), "--height", "32")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "programs").iterdir()} == {"frame.pt2", "step.pt2"}
     program = torch.export.load(tmp_path / "programs" / "frame.pt2").module()
     frames = torch.randint(0, 256, (2, 32, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = FrameEncoder.from_pretrained(stage1_run).vit(frames)
     torch.testing.assert_close(program(frames)[0], expected[:, 0], rtol=1e-4, atol=1e-4)
-    wrong = frame_train("export", str(stage1_run), "--out", str(tmp_path / "programs"), "--height", "33")
+    wrong = forked(forge, "export", str(stage1_run), "--out", str(tmp_path / "programs"), "--height", "33")
     assert "32 x 64" in wrong.stderr
 
 
@@ -112,10 +112,10 @@ def test_trackers_write_into_the_run(train_cache: Path, tmp_path: Path, tracker:
     assert any(("tfevents" in path.name) if tracker == "tensorboard" else path.suffix == ".wandb" for path in files)
 
 
-def test_two_ranks_train_as_one(train_cache: Path, tmp_path: Path) -> None:
+def test_two_ranks_train_as_one(train_cache: Path, forge: Forge, tmp_path: Path) -> None:
     """Two real processes under torch's launcher with gloo: the same windows, gradients averaged, one run folder."""
     arguments = ["stage1", "--cache", str(train_cache), *OPTIONS, "--steps", "4", "--workers", "0", "--log", "none"]
-    one = frame_train(*arguments, "--out", str(tmp_path / "one"))
+    one = forked(forge, *arguments, "--out", str(tmp_path / "one"))
     assert one.returncode == 0, one.stderr
     # Without the two dashes torch's launcher takes `--log` for one of its own options.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import s3_server
-from forge import Forge
 from tally import Fault, Tally, replace_table
 
 _TALLY = Tally(scale=float(os.environ.get("FRAME_FAULTS", "1")))
@@ -22,14 +21,6 @@ def fault(request: pytest.FixtureRequest) -> Fault:
     marker = request.node.get_closest_marker("fault")
     assert marker is not None, "a fault test names its fault: @pytest.mark.fault(CODE)"
     return _TALLY[marker.args[0]]
-
-
-@pytest.fixture(scope="session")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    """Where commands come from that start at once."""
-    forge = Forge(tmp_path_factory.mktemp("commands"))
-    yield forge
-    forge.close()
 
 
 @pytest.fixture(scope="session")

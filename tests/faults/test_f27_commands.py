@@ -4,14 +4,13 @@ break."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import s3_server
 import torch
+from forge import Forge
 from s3_server import BUCKET, Way, at_random, calm
 from small_runs import SMALL, assert_same_run
 from tally import Fault
@@ -29,15 +28,10 @@ PLAN = ("--teachers", TEACHER, "--weights", "random", "--size", "64", "--unit-ro
 COLUMNS = ("frames", "test_vit.patch", "other.cls")
 
 
-def command(module: str, *arguments: object, code: int = 0) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", f"frame.{module}.cli", *map(str, arguments), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr + done.stdout
+def command(forge: Forge, *arguments: object, **how: Any) -> Any:
+    """What it printed. It takes the way to the server from this process's environment."""
+    done = forge.run(*arguments, "--json", seconds=280, **how)
+    assert done.returncode == 0, done.stderr + done.stdout
     said = done.stderr + done.stdout
     assert "Traceback" not in said
     assert s3_server.SECRET not in said
@@ -79,14 +73,15 @@ def test_training_reads_the_same_batches_over_broken_connections(
 
 @pytest.mark.fault("F27")
 def test_the_command_trains_over_broken_connections(
-    fault: Fault, way: Way, uploaded: ObjectPath, stage1_run: Path, tmp_path: Path
+    fault: Fault, way: Way, uploaded: ObjectPath, stage1_run: Path, forge: Forge, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     settings = [f"{name}={value}" for name, value in SMALL.items() if name not in ("workers", "log")]
     options = [part for text in settings for part in ("--set", text)]
     with fault.trial(0) as trial:
         way.begin(at_random(0, 0.15))
-        command("train", "stage1", "--cache", uploaded, "--out", out, *options, "--workers", "1", "--log", "none")
+        arguments = ("stage1", "--cache", uploaded, "--out", out, *options, "--workers", "1", "--log", "none")
+        command(forge, *arguments, program="train")
         assert way.broken
         trial.undetected += not _same(out, stage1_run)
     record = json.loads((out / "config.json").read_text())
@@ -103,7 +98,7 @@ def _same(one: Path, other: Path) -> bool:
 
 @pytest.mark.fault("F27")
 def test_the_commands_build_and_repair_over_broken_connections(
-    fault: Fault, way: Way, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fault: Fault, way: Way, clips: Path, forge: Forge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     there = ObjectPath(BUCKET, "ray/cache")
     run(make(clips, tmp_path / "calm"))
@@ -111,10 +106,8 @@ def test_the_commands_build_and_repair_over_broken_connections(
     expected = tree(tmp_path / "calm")
     with fault.trial(1) as trial:
         way.begin(at_random(1, 0.1))
-        outcome = command(
-            *("pipeline", "build", "--dataset", "folder", "--source", clips, "--out", there, *PLAN),
-            *("--workers", 1, "--max-failures", 1),
-        )
+        arguments = ("build", "--dataset", "folder", "--source", clips, "--out", there, *PLAN)
+        outcome = command(forge, *arguments, "--workers", 1, "--max-failures", 1)
         assert way.broken
         assert (outcome["cache"], outcome["units_missing"]) == (str(there), 0)
         way.begin(calm)
