@@ -99,7 +99,7 @@ class Forge:
         self,
         *arguments: object,
         program: Program = "pipeline",
-        folder: Path | None = None,
+        cwd: Path | None = None,
         variables: Mapping[str, str] | None = None,
         hook: str = "",
         whole: bool = True,
@@ -109,7 +109,7 @@ class Forge:
         called in its process with what is ``given``.
 
         Its environment is this process's as it is now and ``variables``; its working folder is this one's or
-        ``folder``. Its end is a process's ``whole`` end, or without the second that Python takes to take itself apart:
+        ``cwd``. Its end is a process's ``whole`` end, or without the second that Python takes to take itself apart:
         threads and readers are waited for, what is to be done at exit is done, and that is all."""
         self._count += 1
         log = self._folder / f"command-{self._count}"
@@ -117,7 +117,7 @@ class Forge:
             "program": program,
             "arguments": [*map(str, arguments)],
             "log": str(log),
-            "folder": str(folder or Path.cwd()),
+            "cwd": str(cwd or Path.cwd()),
             "environment": {**os.environ, "PYTHONPATH": self._path, **(variables or {})},
             "hook": hook,
             "whole": whole,
@@ -193,7 +193,7 @@ def _become(
     program: str,
     arguments: list[str],
     log: str,
-    folder: str,
+    cwd: str,
     environment: dict[str, str],
     hook: str,
     whole: bool,
@@ -205,7 +205,7 @@ def _become(
         opened = os.open(file, os.O_RDONLY if not descriptor else os.O_WRONLY | os.O_CREAT, 0o666)
         os.dup2(opened, descriptor)
         os.close(opened)
-    os.chdir(folder)
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments

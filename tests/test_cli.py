@@ -36,7 +36,7 @@ def frame_cache(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def forked(forge: Forge, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return forge.run(*arguments, folder=cwd, variables=WIDE, whole=False)
+    return forge.run(*arguments, cwd=cwd, variables=WIDE, whole=False)
 
 
 @pytest.fixture(scope="module")

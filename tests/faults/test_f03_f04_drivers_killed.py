@@ -28,7 +28,7 @@ from ray_builds import (
 )
 from tally import Fault, Trial
 
-ROUND = 10  # kills on the way to one cache
+ROUND = 6  # kills on the way to one cache
 EARLY = 6.0  # seconds; Ray starts, workers load, nothing is committed yet
 
 
