@@ -19,6 +19,10 @@ settings.load_profile("frame")
 
 # Ctrl-C is tested, and whatever runs in the background of a script is started deaf to it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Threads of torch spin while they wait for each other, and where a decoder or another user has the core of the one that
+# they wait for, small models take many times as long. Read as torch is imported; the threads are as many as ever, so
+# that no number changes.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for a hub must fail at once, here and in every child
 
 
