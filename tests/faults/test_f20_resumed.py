@@ -33,7 +33,7 @@ def test_a_training_stopped_after_every_step_is_the_same_to_the_bit(
         for odd in range(1, STEPS, 2):
             stops = (odd, odd + 1)
             # Readers take seconds to start: now and then some, of another number each time.
-            workers = [{21: "1", 42: "2"}.get(stop, "0") if number % 10 == 0 else "0" for stop in stops]
+            workers = [{21: "1", 42: "4"}.get(stop, "0") if number % 10 == 0 else "0" for stop in stops]
             given = [
                 {
                     "arguments": arguments(train_cache, run, "--workers", readers),
