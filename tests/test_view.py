@@ -19,9 +19,10 @@ from store_caches import Made, commit, quick_disk, random_arrays
 
 from frame.manifests.errors import InputError
 from frame.pipeline.store import CacheError, open_cache
+from frame.pipeline.store.columns import Column, Encoding
 from frame.pipeline.store.files import sha256_bytes, writer_folder
 from frame.pipeline.store.index import SCHEMA, index_bytes
-from frame.pipeline.store.layout import CacheMeta, Column, Encoding, StoreKind
+from frame.pipeline.store.layout import CacheMeta, StoreKind
 from frame.pipeline.store.writer import with_metadata, write_metadata
 from frame.pipeline.view import render_view
 from frame.pipeline.view.choose import MOST_FRAMES, choose_clips
