@@ -212,7 +212,7 @@ def overview(cache: Cache) -> list[tuple[str, str]]:
         ("Licence", str(meta.dataset.get("licence", ""))),
         ("Sampling", rate + (f", at most {most} a clip" if most else "")),
         ("Geometry", _geometry(geometry)),
-        ("Encoding", str(build.get("encoding", ""))),
+        ("Encoding", " from ".join(str(build[key]) for key in ("encoding", "recoded_from") if build.get(key))),
         ("Precision", str(build.get("precision", ""))),
         ("Decoder", str(build.get("decoder", ""))),
         ("Store", f"{meta.store}, {text.plural(meta.rows_per_unit, 'row')} a unit"),
