@@ -29,9 +29,10 @@ import webdataset
 import zarr
 
 from frame.pipeline.store import Cache, open_cache
+from frame.pipeline.store.columns import Column, Encoding
 from frame.pipeline.store.files import sha256_bytes, writer_folder
 from frame.pipeline.store.index import SCHEMA, index_bytes
-from frame.pipeline.store.layout import CacheMeta, Column, Encoding, StoreKind
+from frame.pipeline.store.layout import CacheMeta, StoreKind
 from frame.pipeline.store.writer import UnitData, commit_unit, with_metadata, write_metadata
 
 COLUMN = "teacher.patch"

@@ -16,10 +16,14 @@ import numpy as np
 from frame.pipeline.decode import ClipError, DecodeCage
 from frame.pipeline.prepare import Prepared
 from frame.pipeline.store import Cache
-from frame.pipeline.store.layout import FRAMES
+from frame.pipeline.store.columns import FRAMES
+from frame.pipeline.store.receipts import Receipt
 from frame.pipeline.teach import TeacherBench
 
 LIMITS = {"float16": 0.99999, "int8": 0.999}
+"""The worst token's cosine, whatever the receipts say. A ``residual`` column has the loss that was asked for."""
+SLACK = 2e-5
+"""How far below the worst cosine of its unit's receipt a token may lie: another batch, another processor, float16."""
 FRAME_LIMIT = 1  # grey levels: another processor may round a resized pixel the other way
 
 
@@ -77,31 +81,32 @@ def _check(prepared: Prepared, row: int, bench: TeacherBench, cage: DecodeCage) 
     except ClipError as error:
         text = f"source: {error.reason}: {error.detail}"
         return RowCheck(row=row, clip=part.clip, timestamp=timestamp, agreement={}, wrong=(text,))
-    made = bench.make(tuple(cache.columns), [image])
-    agreement = {name: _agreement(cache, name, row, made.arrays) for name in cache.columns}
+    features = {name: made.numpy() for name, made in bench.features([image]).items()}
+    pictures = bench.make((FRAMES,), [image]).arrays if FRAMES in cache.columns else {}
+    agreement = {name: _agreement(cache, name, row, {**features, **pictures}[name]) for name in cache.columns}
+    receipt = cache.receipt(row // size)
     return RowCheck(
         row=row,
         clip=part.clip,
         timestamp=timestamp,
         agreement=agreement,
-        wrong=tuple(name for name, value in agreement.items() if not _fine(cache, name, value)),
+        wrong=tuple(name for name, value in agreement.items() if not _fine(cache, receipt, name, value)),
     )
 
 
-def _agreement(cache: Cache, name: str, row: int, made: dict[str, np.ndarray]) -> float:
+def _agreement(cache: Cache, name: str, row: int, made: np.ndarray) -> float:
+    """Of what a reader gets with what the teacher says now, before it is encoded."""
     stored = cache.read(name, row, row + 1)
     if name == FRAMES:
-        return float(np.abs(stored.astype(int) - made[name].astype(int)).max())
-    again = made[name].astype(np.float64)
-    if f"{name}.scale" in made:
-        scale = made[f"{name}.scale"].astype(np.float64)
-        again = again * (scale[..., None] if again.ndim > 2 else scale)
-    a, b = stored.astype(np.float64), again
+        return float(np.abs(stored.astype(int) - made.astype(int)).max())
+    a, b = stored.astype(np.float64), made.astype(np.float64)
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return float(((a * b).sum(axis=-1) / np.maximum(norms, 1e-300)).min())
 
 
-def _fine(cache: Cache, name: str, value: float) -> bool:
+def _fine(cache: Cache, receipt: Receipt | None, name: str, value: float) -> bool:
     if name == FRAMES:
         return value <= FRAME_LIMIT
-    return value >= LIMITS[cache.columns[name].encoding]
+    entry = receipt.columns.get(name) if receipt else None
+    promised = entry.loss["worst_cosine"] if entry and entry.loss else 1.0
+    return value >= max(LIMITS.get(cache.columns[name].encoding, 0.0), promised - SLACK)

@@ -43,7 +43,13 @@ FramesPerClip = Annotated[
     int | None, typer.Option(help="At most so many consecutive frames, from the middle of a clip.")
 ]
 StoreOption = Annotated[Literal["zarr", "webdataset"], typer.Option(help="File format of the cache.")]
-EncodingOption = Annotated[Literal["float16", "int8"], typer.Option(help="How features are stored.")]
+EncodingOption = Annotated[
+    str,
+    typer.Option(
+        help="How features are stored: float16; int8; residual[:STEP], a quarter of float16, in steps of so many "
+        "standard deviations (0.11); auto:COSINE, the smallest of these that keeps this mean cosine (0.9995)."
+    ),
+]
 Decoder = Annotated[Literal["decord", "pyav", "torchcodec"], typer.Option(help="Video decoder.")]
 PrecisionOption = Annotated[
     Literal["float32", "float16", "bfloat16"],
@@ -254,6 +260,24 @@ def export(
     from frame.pipeline.commands import export_command
 
     export_command(_place(cache), _place(destination), to=to, units=units, columns=columns, as_json=as_json)
+
+
+@app.command()
+def recode(
+    cache: CachePath,
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="Folder of the new cache, or s3://BUCKET/NAME.", show_default=False)
+    ],
+    encoding: EncodingOption,
+    to: Annotated[
+        Literal["zarr", "webdataset"] | None, typer.Option(help="File format of the new cache. Default: the same.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a cache anew in another encoding, without its teachers; goes on where it was stopped."""
+    from frame.pipeline.commands import recode_command
+
+    recode_command(_place(cache), _place(destination), encoding=encoding, to=to, as_json=as_json)
 
 
 @app.command()

@@ -165,6 +165,27 @@ def export_command(
     )
 
 
+def recode_command(path: StorePath, destination: StorePath, *, encoding: str, to: str | None, as_json: bool) -> None:
+    """Write a cache in another encoding."""
+    from frame.pipeline.recode import plan_recoding, recode
+    from frame.pipeline.report import info_json, recoded_text, trials_text
+
+    cache = open_cache(path)
+    progress = Progress(quiet=as_json)
+    store = cast(Literal["zarr", "webdataset"] | None, to)
+    try:
+        planned = plan_recoding(cache, destination, encoding, to=store, progress=progress)
+        if planned.trials:
+            progress.note(trials_text(planned.trials))
+        with progress.bar("recoding", total=len(cache.expected_units), unit="units") as tick:
+            copy = recode(cache, destination, planned, tick=tick)
+    except KeyboardInterrupt:
+        progress.note("\nInterrupted. What is finished is kept: run the same command again to go on.")
+        raise SystemExit(130) from None
+    value = info_json(copy)
+    _say(recoded_text(info_json(cache), value), value, as_json=as_json)
+
+
 def parse_units(text: str) -> list[int]:
     """``0,3,8-15`` -> unit numbers."""
     found: set[int] = set()

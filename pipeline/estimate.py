@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import pyarrow as pa
 import torch
 
 from frame.pipeline.decode import ClipError, DecodeCage
+from frame.pipeline.encodings import Trial
 from frame.pipeline.plan import Plan
+from frame.pipeline.store.columns import Column
 from frame.pipeline.store.files import disk_error
 from frame.pipeline.store.layout import CacheMeta
 from frame.pipeline.store.objects import ObjectPath, StorePath
@@ -44,6 +47,7 @@ class Estimate:
     teach_rate: float
     write_rate: float
     device: str
+    trials: tuple[Trial, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -72,6 +76,7 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Everything, for scripts."""
         values = {key: getattr(self, key) for key in self.__slots__}
+        values["trials"] = [asdict(trial) for trial in self.trials]
         return {**values, "bytes": self.bytes, "limit": self.limit[0], "hours": self.hours}
 
 
@@ -80,7 +85,7 @@ def estimate(plan: Plan, teachers: TeacherPlan, source: Path, out: StorePath) ->
     rows = int(plan.index.column("n_frames").to_numpy().sum())
     images, decode_rate = _measure_decode(plan.index, plan.meta, source)
     place = _existing(out)
-    stored = {name: column.row_bytes * rows for name, column in plan.meta.columns.items()}
+    stored = {name: _stored_bytes(column, rows, plan.trials) for name, column in plan.meta.columns.items()}
     teach_rate, device = _measure_teachers(teachers, tuple(plan.meta.columns), images, plan.meta.build["batch_rows"])
     return Estimate(
         clips=plan.index.num_rows,
@@ -94,7 +99,14 @@ def estimate(plan: Plan, teachers: TeacherPlan, source: Path, out: StorePath) ->
         teach_rate=teach_rate,
         write_rate=_measure_disk(place) / max(sum(stored.values()) / max(rows, 1), 1),
         device=device,
+        trials=plan.trials,
     )
+
+
+def _stored_bytes(column: Column, rows: int, trials: Sequence[Trial]) -> int:
+    """What a column will take: known, or for packed ones as the sample has it."""
+    bits = [trial.bits for trial in trials if trial.column == column.name and trial.chosen]
+    return round(rows * math.prod(column.shape) * bits[0] / 8) if bits else column.row_bytes * rows
 
 
 def _measure_decode(index: pa.Table, meta: CacheMeta, source: Path) -> tuple[np.ndarray, float]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from frame.manifests.errors import InputError
+from frame.pipeline.encoding_option import parse_encoding
 from frame.pipeline.store.layout import CacheMeta, StoreKind
 from frame.pipeline.store.objects import StorePath
 
 Fit = Literal["crop", "squash"]
 DecoderName = Literal["decord", "pyav", "torchcodec"]
-FeatureEncoding = Literal["float16", "int8"]
 Precision = Literal["float32", "float16", "bfloat16"]
 
 
@@ -29,7 +29,7 @@ class BuildOptions:
     fps: float | None = None
     frames_per_clip: int | None = None
     store: StoreKind = "zarr"
-    encoding: FeatureEncoding = "float16"
+    encoding: str = "float16"
     decoder: DecoderName = "decord"
     precision: Precision = "float32"
     seed: int = 0
@@ -51,6 +51,7 @@ class BuildOptions:
         for fine, option, value, fix in checks:
             if not fine:
                 raise InputError(what=f"{option} {value} makes no sense.", where=option, fix=fix)
+        parse_encoding(self.encoding)
         if not self.teachers:
             raise InputError(
                 what="No teacher was named.", where="--teachers", fix="for instance dino_vits16,clip_vitb32"

@@ -14,11 +14,13 @@ import pyarrow as pa
 from frame.manifests.errors import InputError
 from frame.manifests.rows import ClipSource
 from frame.pipeline.decode import ClipError, DecodeCage, Probe
+from frame.pipeline.encodings import Trial
 from frame.pipeline.options import BuildOptions
 from frame.pipeline.sampling import choose_frames
+from frame.pipeline.store.columns import FRAMES, Column
 from frame.pipeline.store.files import sha256_bytes
 from frame.pipeline.store.index import SCHEMA, index_bytes
-from frame.pipeline.store.layout import FRAMES, CacheMeta, Column
+from frame.pipeline.store.layout import CacheMeta
 
 _UNIT_BYTES = 128 << 20
 _LEAST_UNITS = 32  # of a small cache, so that every worker of a machine has something to do
@@ -29,11 +31,13 @@ _MAX_ASPECT = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A cache that may not exist yet: its metadata (without the Zarr metadata's digests) and its index."""
+    """A cache that may not exist yet: its metadata (without the Zarr metadata's digests) and its index. ``trials``: the
+    encodings that were tried on a sample."""
 
     meta: CacheMeta
     index: pa.Table
     index_file: bytes
+    trials: tuple[Trial, ...] = ()
 
 
 def probe_clips(

@@ -9,16 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from frame.manifests.errors import InputError
 from frame.manifests.load import load_manifest
 from frame.manifests.progress import Progress
 from frame.pipeline.decode import DecodeCage
+from frame.pipeline.encoding_option import parse_encoding
+from frame.pipeline.encodings import Trial, settle
 from frame.pipeline.local import LocalFacts, read_facts, write_facts
 from frame.pipeline.options import BuildOptions, require_same
 from frame.pipeline.plan import Plan, frames_column, make_plan, probe_clips
+from frame.pipeline.report import trials_text
+from frame.pipeline.sample import sample_features
 from frame.pipeline.store import Cache, CacheError, open_cache, reopen
+from frame.pipeline.store.columns import FRAMES, Column
 from frame.pipeline.store.files import exclusive, make_root, sha256_bytes, writer_folder
-from frame.pipeline.store.layout import FRAMES, INDEX, META, META_COPY, CacheMeta
+from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta
 from frame.pipeline.store.object_writer import claim_place
 from frame.pipeline.store.objects import ObjectPath, StorePath
 from frame.pipeline.store.writer import with_metadata, write_metadata
@@ -53,11 +60,29 @@ def plan_cache(options: BuildOptions, progress: Progress) -> tuple[Plan, Teacher
         options,
         manifest.rows,
         probes,
-        columns={FRAMES: frames_column(options.size), **teacher_columns(specs, options.encoding)},
+        columns={FRAMES: frames_column(options.size), **teacher_columns(specs)},
         teachers=records,
         licence=manifest.dataset.licence,
     )
+    columns, trials = _settle(plan.meta, plan.index, specs, weights, manifest.root, progress)
+    plan = replace(plan, meta=replace(plan.meta, columns=columns), trials=tuple(trials))
     return plan, _teacher_plan(plan.meta, specs, weights), manifest.root
+
+
+def _settle(
+    meta: CacheMeta,
+    index: pa.Table,
+    specs: Sequence[TeacherSpec],
+    weights: Mapping[str, WeightSource],
+    source: Path,
+    progress: Progress,
+) -> tuple[dict[str, Column], list[Trial]]:
+    """The columns of ``meta`` in the encoding that was asked for; where that depends on the features, of a sample."""
+    asked = parse_encoding(meta.build["encoding"])
+    sample = {}
+    if asked.needs_sample:
+        sample = sample_features(index, meta, _teacher_plan(meta, specs, weights), source, progress)
+    return settle(meta.columns, asked, sample)
 
 
 def _records(
@@ -82,7 +107,7 @@ def _teacher_plan(meta: CacheMeta, specs: Sequence[TeacherSpec], weights: Mappin
         },
         records=meta.teachers,
         precision=meta.build["precision"],
-        encoding=meta.build["encoding"],
+        columns=meta.columns,
         size=meta.geometry["size"],
         fit=meta.geometry["fit"],
     )
@@ -123,6 +148,8 @@ def _exists(out: StorePath) -> bool:
 
 def _create(options: BuildOptions, out: StorePath, progress: Progress) -> Prepared:
     plan, teachers, root = plan_cache(options, progress)
+    if plan.trials:
+        progress.note(trials_text(plan.trials))
     meta, files = with_metadata(plan.meta)
     if isinstance(out, ObjectPath):
         claim_place(out, meta)
@@ -238,11 +265,11 @@ def resume(
     new = [spec for spec in asked if spec.name not in meta.teachers]
     sources = _weights_of(meta, known, new, facts, weights)
     _require_same_students(meta, [spec for spec in known if _named(spec, weights)], sources)
-    if new:
-        cache = _add_teachers(cache, new, sources, progress)
-    _remember(path, given, sources)
     # A list of clips names files relative to its own folder.
     root = given.parent if given.is_file() else given
+    if new:
+        cache = _add_teachers(cache, new, sources, root, progress)
+    _remember(path, given, sources)
     return Prepared(cache=cache, source=root, teachers=_teacher_plan(cache.meta, [*known, *new], sources))
 
 
@@ -296,15 +323,20 @@ def _remember(path: StorePath, source: Path, weights: Mapping[str, WeightSource]
 
 
 def _add_teachers(
-    cache: Cache, new: list[TeacherSpec], weights: Mapping[str, WeightSource], progress: Progress
+    cache: Cache, new: list[TeacherSpec], weights: Mapping[str, WeightSource], source: Path, progress: Progress
 ) -> Cache:
     options = _options_of(cache.meta, Path())
     records = _records(new, weights, options, progress)
+    added: dict[str, Column] = {}
+    for spec in new:
+        added |= teacher_columns([spec], part=spec.name)
+    planned = replace(cache.meta, columns=added, teachers={**cache.meta.teachers, **records})
+    added, trials = _settle(planned, cache.index, new, weights, source, progress)
+    if trials:
+        progress.note(trials_text(trials))
     with exclusive(cache.path):
         meta = reopen(cache.path).meta
-        columns = dict(meta.columns)
-        for spec in new:
-            columns |= teacher_columns([spec], options.encoding, part=spec.name)
+        columns = {**meta.columns, **added}
         grown, files = with_metadata(replace(meta, columns=columns, teachers={**meta.teachers, **records}))
         # Files that exist keep the digest they have, whatever release of zarr wrote them.
         files = {name: data for name, data in files.items() if name not in meta.metadata}
@@ -373,6 +405,7 @@ def _options_of(meta: CacheMeta, source: Path) -> BuildOptions:
         limit=meta.dataset["limit"],
         unit_rows=meta.rows_per_unit,
         **meta.sampling,
-        # A partial export notes there which units it took; that is no option of a build.
-        **{key: value for key, value in meta.build.items() if key != "units"},
+        # A partial export notes there which units it took, a recoded cache what it was before; those are no options
+        # of a build.
+        **{key: value for key, value in meta.build.items() if key not in ("units", "recoded_from")},
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from frame.pipeline.store import Cache
+from frame.pipeline.store.columns import Column
+from frame.pipeline.store.receipts import ColumnEntry
 from frame.pipeline.store.verify import Report
 from frame.pipeline.view.text import duration, size
 
 if TYPE_CHECKING:  # these bring Ray and torch along, which `info` need not wait for
     from frame.pipeline.build import Summary
+    from frame.pipeline.encodings import Trial
     from frame.pipeline.estimate import Estimate
 
 
@@ -37,7 +41,21 @@ def estimate_text(value: Estimate) -> str:
         ("disk", f"{value.write_rate:,.0f} frames/s"),
         ("time here", f"about {duration(value.hours * 3600)} at {rate:,.1f} frames/s, limited by the {limit}"),
     ]
-    return "The plan:\n" + table(rows)
+    tried = f"{trials_text(value.trials)}\n" if value.trials else ""
+    return f"{tried}The plan:\n{table(rows)}"
+
+
+def trials_text(trials: Sequence[Trial]) -> str:
+    """The encodings that were tried, a table a column; > marks the chosen one."""
+    lines = []
+    for column in dict.fromkeys(trial.column for trial in trials):
+        lines.append(f"{column}, on a sample:  bits a value   mean cosine  worst token")
+        indent = len(column)
+        for trial in (trial for trial in trials if trial.column == column):
+            mark = ">" if trial.chosen else " "
+            loss = f"{trial.mean_cosine:11.6f}  {trial.worst_cosine:11.6f}"
+            lines.append(f"{mark} {trial.name:<{indent + 13}} {trial.bits:12.2f}  {loss}")
+    return "\n".join(lines)
 
 
 def summary_json(summary: Summary, cache: Cache) -> dict[str, Any]:
@@ -113,10 +131,11 @@ def info_json(cache: Cache) -> dict[str, Any]:
         losses = [(entry.rows, entry.loss) for _, entry in entries if entry.loss]
         rows = sum(count for count, _ in losses)
         columns[name] = {
-            **column.to_json(),
+            **{key: item for key, item in column.to_json().items() if key not in ("step", "mean")},
             "rows": sum(entry.rows for _, entry in entries),
             "units": len(entries),
-            "bytes": sum(entry.rows for _, entry in entries) * column.row_bytes,
+            "bytes": sum(_column_bytes(column, entry) for _, entry in entries),
+            "bits": sum(n * _bits(column, loss) for n, loss in losses) / rows if rows else None,
             "mean_cosine": sum(n * loss["mean_cosine"] for n, loss in losses) / rows if rows else None,
             "worst_cosine": min((loss["worst_cosine"] for _, loss in losses), default=None),
         }
@@ -142,6 +161,15 @@ def info_json(cache: Cache) -> dict[str, Any]:
     }
 
 
+def _bits(column: Column, loss: Mapping[str, float]) -> float:
+    # Receipts of earlier releases do not say; their encodings had a fixed size.
+    return loss.get("bits", 8 * column.row_bytes / math.prod(column.shape))
+
+
+def _column_bytes(column: Column, entry: ColumnEntry) -> int:
+    return round(entry.rows * math.prod(column.shape) * _bits(column, entry.loss or {}) / 8)
+
+
 def info_text(cache: Cache) -> str:
     """What a cache holds."""
     value = info_json(cache)
@@ -164,12 +192,23 @@ def info_text(cache: Cache) -> str:
     return f"{cache.path}\n{table(rows)}{_failures(cache.failed())}"
 
 
+def recoded_text(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The outcome of ``recode``, from both caches' ``info_json``."""
+    share = after["bytes"] / max(before["bytes"], 1)
+    rows = [(name, _column_text(column)) for name, column in after["columns"].items()]
+    return (
+        f"Recoded {after['units_committed']} units to {after['cache']}: {size(before['bytes'])} became "
+        f"{size(after['bytes'])} ({share:.0%}).\n{table(rows)}"
+    )
+
+
 def _column_text(column: Mapping[str, Any]) -> str:
     shape = "x".join(map(str, column["shape"]))
-    loss = (
-        f", cosine mean {column['mean_cosine']:.6f} worst {column['worst_cosine']:.6f}" if column["mean_cosine"] else ""
-    )
-    return f"{shape} {column['encoding']}, {column['rows']:,} rows, {size(column['bytes'])}{loss}"
+    text = f"{shape} {column['encoding']}, {column['rows']:,} rows, {size(column['bytes'])}"
+    if not column["mean_cosine"]:
+        return text
+    cosines = f"cosine mean {column['mean_cosine']:.6f} worst {column['worst_cosine']:.6f}"
+    return f"{text}, {column['bits']:.2f} bits a value, {cosines}"
 
 
 def _teacher_text(record: Mapping[str, Any]) -> str:

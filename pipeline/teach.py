@@ -13,13 +13,14 @@ from torch import Tensor
 
 from frame.manifests.errors import InputError
 from frame.pipeline.block import ABOUT
-from frame.pipeline.options import FeatureEncoding, Fit, Precision
-from frame.pipeline.store.layout import FRAMES, Column
+from frame.pipeline.options import Fit, Precision
+from frame.pipeline.store.columns import FRAMES, Column, Steps
 from frame.pipeline.teachers import (
+    Encoding,
+    Scales,
     Teacher,
     TeacherSpec,
     WeightSource,
-    decode_int8,
     encode,
     fit_clips,
     load_teacher,
@@ -35,13 +36,14 @@ class TeacherPlan:
     """Which teachers to load, and what to make of a batch. Small and picklable: actors are started from it.
 
     ``records``: each teacher's entry in ``cache.json``; a teacher whose weights or preprocessing differ is refused.
+    ``columns``: how each column is encoded.
     """
 
     specs: tuple[TeacherSpec, ...]
     weights: Mapping[str, WeightSource]
     records: Mapping[str, dict[str, Any]]
     precision: Precision
-    encoding: FeatureEncoding
+    columns: Mapping[str, Column]
     size: int
     fit: Fit
     threads: int | None = None
@@ -58,11 +60,11 @@ class Made:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def teacher_columns(specs: Sequence[TeacherSpec], encoding: FeatureEncoding, *, part: str = "") -> dict[str, Column]:
-    """The columns that the teachers fill."""
+def teacher_columns(specs: Sequence[TeacherSpec], *, part: str = "") -> dict[str, Column]:
+    """The columns that the teachers fill, in float16."""
     return {
         f"{spec.name}.{suffix}": Column(
-            name=f"{spec.name}.{suffix}", shape=tuple(shape), encoding=encoding, teacher=spec.name, part=part
+            name=f"{spec.name}.{suffix}", shape=tuple(shape), encoding="float16", teacher=spec.name, part=part
         )
         for spec in specs
         for suffix, shape in spec.columns.items()
@@ -112,6 +114,8 @@ class TeacherBench:
         self._plan = plan
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._teachers = {spec.name: self._load(spec) for spec in plan.specs}
+        steps = {name: column.steps for name, column in plan.columns.items()}
+        self._scales = {name: scales_of(item, self._device) for name, item in steps.items() if item}
         self._software = {
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu",
@@ -185,6 +189,19 @@ class TeacherBench:
             clock.lap("encode")
         return Made(arrays=arrays, finite=finite, software=software, seconds=clock.seconds)
 
+    def features(self, clips: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Every teacher's features of the frames of ``clips``, as they are: float32 by name of the column, on the
+        processor. Raises as ``make`` does, but tries once."""
+        fitted: dict[int, Tensor] = {}
+        found: dict[str, Tensor] = {}
+        for spec in self._plan.specs:
+            try:
+                made = self._teachers[spec.name].forward(self._fit(clips, spec.input_size, fitted))
+            except (RuntimeError, MemoryError) as error:
+                raise self._failed(clips, error) from error
+            found |= {f"{spec.name}.{suffix}": features.float().cpu() for suffix, features in made.items()}
+        return found
+
     def _fit(self, clips: Sequence[np.ndarray], size: int, done: dict[int, Tensor]) -> Tensor:
         """Resized frames; teachers of one input size, and the stored pictures, share them."""
         if size not in done:
@@ -192,18 +209,31 @@ class TeacherBench:
         return done[size]
 
     def _encode(self, name: str, features: Tensor, counts: list[int]) -> tuple[dict[str, np.ndarray], list[bool]]:
+        column = self._plan.columns[name]
         with torch.inference_mode():
-            encoded = encode(features, self._plan.encoding)
-            decoded = encoded.values.float() if encoded.scale is None else decode_int8(encoded.values, encoded.scale)
+            encoded = encode(features, feature_encoding(column), self._scales.get(name))
             arrays = {name: encoded.values.cpu().numpy()}
             if encoded.scale is not None:
                 scale = encoded.scale.cpu().numpy()
                 arrays[f"{name}.scale"] = scale if scale.ndim > 1 else scale[:, None]
-            tokens = torch.split(decoded, counts)
+            tokens = torch.split(encoded.decoded, counts)
             cosine = torch.split(encoded.cosine, counts)
             arrays[f"{ABOUT}loss:{name}"] = _rows([_loss(part) for part in cosine], 3)
             arrays[f"{ABOUT}moments:{name}"] = _rows([_moments(part) for part in tokens], 1 + 2 * features.shape[-1])
             return arrays, [bool(part.all()) for part in torch.split(encoded.finite, counts)]
+
+
+def scales_of(steps: Steps, device: torch.device | str) -> Scales:
+    """A column's steps, where its features are encoded."""
+    step, mean = (torch.tensor(numbers, dtype=torch.float32, device=device) for numbers in (steps.step, steps.mean))
+    return Scales(step=step, mean=mean)
+
+
+def feature_encoding(column: Column) -> Encoding:
+    """The encoding of a column of features. ``ValueError`` for pictures."""
+    if column.encoding == "raw":
+        raise ValueError(f"{column.name} holds no features")
+    return column.encoding
 
 
 def _lacks_memory(error: Exception) -> bool:

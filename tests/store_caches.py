@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from frame.pipeline.store import Cache, open_cache
+from frame.pipeline.store.columns import Column, Encoding, Steps
 from frame.pipeline.store.files import sha256_bytes, writer_folder
 from frame.pipeline.store.index import SCHEMA, RowMap, index_bytes
-from frame.pipeline.store.layout import CacheMeta, Column, Encoding, StoreKind
+from frame.pipeline.store.layout import CacheMeta, StoreKind
 from frame.pipeline.store.receipts import moments_of
 from frame.pipeline.store.stats import write_statistics
 from frame.pipeline.store.writer import UnitData, commit_unit, with_metadata, write_metadata
@@ -55,6 +56,8 @@ class Made:
     def values(self, column: str) -> np.ndarray:
         """What a reader must give for every row of the cache, by the documented formula, ``[rows, *shape]``."""
         values = self.full[column]
+        if steps := self.meta.columns[column].steps:
+            return (values * np.float32(steps.step) + np.float32(steps.mean)).astype(np.float16)
         if values.dtype != np.int8:
             return values
         scale = self.full[f"{column}.scale"].astype(np.float64)
@@ -70,9 +73,15 @@ def columns_of(encoding: Encoding) -> dict[str, Column]:
     """Pictures, a column of several tokens a row, and a column of one."""
     return {
         "frames": Column(name="frames", shape=(SIDE, SIDE, 3), encoding="raw"),
-        PATCH: Column(name=PATCH, shape=(TOKENS, WIDTH), encoding=encoding, teacher="dino"),
-        CLS: Column(name=CLS, shape=(WIDTH,), encoding=encoding, teacher="clip"),
+        PATCH: Column(name=PATCH, shape=(TOKENS, WIDTH), encoding=encoding, teacher="dino", steps=steps_of(encoding)),
+        CLS: Column(name=CLS, shape=(WIDTH,), encoding=encoding, teacher="clip", steps=steps_of(encoding)),
     }
+
+
+def steps_of(encoding: Encoding) -> Steps | None:
+    """Steps of ``WIDTH`` channels, for those encodings that have any."""
+    step, mean = np.float32([0.1, 0.25, 3e-4, 0.07, 0.1]), np.float32([0, -1.5, 0.3, 2e-3, 40])
+    return Steps(step=tuple(step.tolist()), mean=tuple(mean.tolist())) if encoding == "residual" else None
 
 
 def lay_out(lengths: Sequence[int], rows_per_unit: int) -> tuple[list[int], int]:
@@ -123,6 +132,10 @@ def random_arrays(meta: CacheMeta, columns: Iterable[str], seed: int) -> dict[st
                 arrays[spec.name] = rng.standard_normal(shape).astype(np.float16)
                 if spec.name.endswith(".scale"):
                     arrays[spec.name] = (np.abs(arrays[spec.name]) / 64).astype(np.float16)
+            elif spec.steps:
+                levels = np.rint(rng.standard_normal(shape) * 12)
+                levels[rng.random(shape) < 0.01] = rng.choice([-32767, -129, 128, 32767])  # what escapes a byte
+                arrays[spec.name] = levels.astype(np.int16)
             else:
                 low, high = (-127, 128) if spec.dtype == "int8" else (0, 256)
                 arrays[spec.name] = rng.integers(low, high, shape).astype(spec.dtype)
@@ -189,7 +202,9 @@ def make_cache(
 def add_column(made: Made, *, failed: Sequence[int] = (), seed: int = 1) -> Made:
     """``made`` with the column ``later.cls`` of another teacher added, in which the clips ``failed`` have no rows."""
     encoding = made.meta.columns[PATCH].encoding
-    later = Column(name=LATER, shape=(WIDTH,), encoding=encoding, teacher="later", part="later")
+    later = Column(
+        name=LATER, shape=(WIDTH,), encoding=encoding, teacher="later", part="later", steps=steps_of(encoding)
+    )
     meta, files = with_metadata(
         replace(
             made.meta,

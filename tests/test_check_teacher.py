@@ -18,7 +18,7 @@ from frame.pipeline.store.verify import verify
 from frame.pipeline.store.writer import commit_unit
 
 
-@pytest.fixture(scope="module", params=["float16", "int8"])
+@pytest.fixture(scope="module", params=["float16", "int8", "residual"])
 def prepared(clips: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Prepared:
     path = tmp_path_factory.mktemp("sound") / "c"
     run(make(clips, path, encoding=request.param))

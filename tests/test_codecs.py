@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frame.pipeline.store.codecs import decode, dequantise
-from frame.pipeline.store.layout import Column
+from frame.pipeline.store.columns import Column
 
 
 def formula(values: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -11,9 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from frame.pipeline.teachers.encode import Encoding, cosine, decode_int8, encode, encode_int8
+from frame.pipeline.teachers.encode import Encoded, Encoding, Scales, cosine, decode_int8, encode, encode_int8
 
 FLOAT16_MAX = 65504.0
+
+
+def encode_as(encoding: Encoding, features: Tensor) -> Encoded:
+    """Encode with steps of 0.01 where there are any."""
+    step, mean = torch.full((features.shape[-1],), 0.01), torch.zeros(features.shape[-1])
+    return encode(features, encoding, Scales(step=step, mean=mean) if encoding == "residual" else None)
 
 
 def tokens(seed: int, kind: str, shape: tuple[int, ...], scale: float) -> Tensor:
@@ -68,7 +74,7 @@ def test_tokens_of_zeros_are_exact() -> None:
     features = torch.zeros(2, 3, 8)
     features[0, 1] = 1.0
     for encoding in get_args(Encoding):
-        encoded = encode(features, encoding)
+        encoded = encode_as(encoding, features)
         assert encoded.loss() == (1.0, 1.0)
         assert not encoded.values[1].any()
     values, scale = encode_int8(features)
@@ -87,7 +93,7 @@ def test_a_class_token_has_one_scale_a_row() -> None:
 def test_rows_that_cannot_be_kept_are_reported_and_hold_zeros(encoding: Encoding, bad: float) -> None:
     features = tokens(1, "gauss", (3, 4, 16), 1.0)
     features[1, 2, 3] = bad
-    encoded = encode(features, encoding)
+    encoded = encode_as(encoding, features)
     assert encoded.finite.tolist() == [True, False, True]
     assert not encoded.values[1].any()
     assert bool(encoded.values[[0, 2]].any())
@@ -114,8 +120,29 @@ def test_a_token_too_small_for_the_encoding_shows_in_the_loss() -> None:
 
 def test_no_rows_lose_nothing() -> None:
     for encoding in get_args(Encoding):
-        assert encode(torch.empty(0, 4, 8), encoding).loss() == (1.0, 1.0)
+        assert encode_as(encoding, torch.empty(0, 4, 8)).loss() == (1.0, 1.0)
 
 
 def test_cosine_of_one_zero_token_is_zero() -> None:
     assert cosine(torch.ones(1, 4), torch.zeros(1, 4)).tolist() == [0.0]
+
+
+@given(seed=st.integers(0, 2**31), kind=st.sampled_from(["gauss", "heavy"]), size=st.floats(0.01, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_levels_are_the_nearest_ones_and_none_is_clipped(seed: int, kind: str, size: float) -> None:
+    features = tokens(seed, kind, (3, 20, 64), 2.0) + torch.linspace(-3, 3, 64)
+    scales = Scales(step=torch.linspace(0.5, 1.5, 64) * size, mean=torch.linspace(-3, 3, 64))
+    encoded = encode(features, "residual", scales)
+    assert encoded.values.dtype == torch.int16
+    assert bool(encoded.finite.all())
+    assert torch.equal(encoded.decoded, encoded.values.float() * scales.step + scales.mean)
+    assert bool(((features - encoded.decoded).abs() <= scales.step * 0.5001).all())
+
+
+def test_the_last_level_is_kept_and_what_lies_beyond_is_reported() -> None:
+    scales = Scales(step=torch.full((4,), 0.5), mean=torch.full((4,), 10.0))
+    edge = 32767 * 0.5
+    features = torch.tensor([[edge + 10, -edge + 10, 0, 0], [edge + 10.5, 0, 0, 0], [-edge + 9.5, 0, 0, 0]])
+    encoded = encode(features, "residual", scales)
+    assert encoded.finite.tolist() == [True, False, False]
+    assert encoded.values[0].tolist() == [32767, -32767, -20, -20]

@@ -39,7 +39,7 @@ def same_values(made: Made, copy: Cache, columns: tuple[str, ...]) -> bool:
 
 
 @pytest.mark.parametrize(("store", "other"), BOTH)
-@pytest.mark.parametrize("encoding", ["float16", "int8"])
+@pytest.mark.parametrize("encoding", ["float16", "int8", "residual"])
 def test_there_and_back_is_the_same_cache_byte_for_byte(tmp_path: Path, store: Any, other: Any, encoding: Any) -> None:
     made = make_cache(tmp_path / "a", store=store, encoding=encoding)
     there = export(made.open(), tmp_path / "b", to=other)
@@ -60,7 +60,7 @@ def test_into_the_same_store_is_a_plain_copy(tmp_path: Path, store: Any) -> None
 
 
 @settings(max_examples=20)
-@given(data=st.data(), pair=st.sampled_from(BOTH), encoding=st.sampled_from(["float16", "int8"]))
+@given(data=st.data(), pair=st.sampled_from(BOTH), encoding=st.sampled_from(["float16", "int8", "residual"]))
 def test_any_layout_goes_there_and_back(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, pair: Any, encoding: Any
 ) -> None:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_caches import columns_of
 
+from frame.pipeline.store.columns import Column
 from frame.pipeline.store.files import CacheError
-from frame.pipeline.store.layout import CacheMeta, Column, canonical, parse_meta, sealed, unseal
+from frame.pipeline.store.layout import CacheMeta, canonical, parse_meta, sealed, unseal
 
 HERE = Path("cache.json")
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frame.pipeline.store import places, zarr_unit
+from frame.pipeline.store.columns import ArraySpec
 from frame.pipeline.store.files import CacheError
-from frame.pipeline.store.layout import ArraySpec
 from frame.pipeline.store.places import OpenFile, Places, tar_places, zarr_places
 from frame.pipeline.store.receipts import FileEntry
 

@@ -14,8 +14,8 @@ from frame.manifests.rows import ClipSource
 from frame.pipeline.decode import ClipError, Probe
 from frame.pipeline.options import BuildOptions
 from frame.pipeline.plan import Plan, frames_column, lay_out, make_plan, probe_clips, rows_per_unit
+from frame.pipeline.store.columns import FRAMES
 from frame.pipeline.store.index import RowMap, read_index
-from frame.pipeline.store.layout import FRAMES
 
 
 def clip(name: str) -> ClipSource:

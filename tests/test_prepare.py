@@ -12,8 +12,9 @@ from frame.pipeline.local import facts_path, read_facts
 from frame.pipeline.options import RunOptions
 from frame.pipeline.prepare import repair_metadata, resume
 from frame.pipeline.store import CacheError, open_cache, reopen
+from frame.pipeline.store.columns import FRAMES
 from frame.pipeline.store.export import export
-from frame.pipeline.store.layout import FRAMES, INDEX, META, META_COPY
+from frame.pipeline.store.layout import INDEX, META, META_COPY
 
 
 @pytest.fixture(scope="module")

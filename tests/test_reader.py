@@ -1,4 +1,4 @@
-"""Reading a cache against a NumPy model of it: both stores, both encodings, any layout, from threads and processes."""
+"""Reading a cache against a NumPy model of it: both stores, all encodings, any layout, from threads and processes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from frame.pipeline.store import Cache, CacheError, open_cache, reopen
 from frame.pipeline.store.files import sha256_bytes
 from frame.pipeline.store.layout import sealed
 
-Kinds = tuple[Literal["zarr", "webdataset"], Literal["float16", "int8"]]
-KINDS: list[Kinds] = [(s, e) for s in ("zarr", "webdataset") for e in ("float16", "int8")]  # type: ignore[misc]
+Kinds = tuple[Literal["zarr", "webdataset"], Literal["float16", "int8", "residual"]]
+KINDS: list[Kinds] = [(s, e) for s in ("zarr", "webdataset") for e in ("float16", "int8", "residual")]  # type: ignore[misc]
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:

@@ -1,7 +1,8 @@
 """A cache is readable without this project: by zarr, pyarrow and json alone, by webdataset alone.
 
 The readers run in interpreters in which ``frame`` cannot be imported. They know what the README says of the format,
-and no more: NumPy arrays, rows from the index, and value = integer x scale of its token for int8.
+and no more: NumPy arrays, rows from the index, value = integer x scale of its token for int8, and the running sum of
+docs/encoding.md for residual.
 """
 
 from __future__ import annotations
@@ -52,6 +53,15 @@ for cache, out in zip(map(Path, sys.argv[1::2]), sys.argv[2::2]):
             if any(name in receipt["failed"].get(clip["clip"], {"columns": []})["columns"] for receipt in receipts):
                 assert column["encoding"] != "float16" or np.isnan(values).all()
                 continue
+            if column["encoding"] == "residual":
+                size = group[name].chunks[0]
+                first = rows.start // size * size
+                stored = group[name][first : -(-rows.stop // size) * size]
+                chunks = (stored - np.uint16(128)).reshape(-1, size, *stored.shape[1:])
+                levels = np.cumsum(chunks, axis=1, dtype=np.uint16).view(np.int16).reshape(stored.shape)
+                about = group[name].attrs
+                values = levels * np.float32(about["step"]) + np.float32(about["mean"])
+                values = values[rows.start - first : rows.stop - first]
             if column["encoding"] == "int8":
                 scale = group[name + ".scale"][rows].astype(np.float32)
                 values = values * (scale[..., None] if values.ndim > 2 else scale)
@@ -63,6 +73,7 @@ assert not any(name.split(".")[0] in ("webdataset", "torch") for name in sys.mod
 WEBDATASET = """
 import json
 from pathlib import Path
+import numcodecs
 import numpy as np
 import webdataset
 
@@ -80,6 +91,14 @@ for cache, out in zip(map(Path, sys.argv[1::2]), sys.argv[2::2]):
                     scale = sample[name + ".scale.npy"].astype(np.float32)
                     values[name] = values[name] * (scale[..., None] if values[name].ndim > 2 else scale)
                     values[name] = values[name].astype(np.float16)
+            columns = json.loads((cache / "cache.json").read_text())["columns"]
+            for name in {key[: -len(".0000.blosc")] for key in sample if key.endswith(".0000.blosc")}:
+                parts = [sample[key] for key in sorted(sample) if key.startswith(name) and key.endswith(".blosc")]
+                stored = [np.frombuffer(numcodecs.blosc.decompress(part), "<u2") for part in parts]
+                chunks = [part.reshape(-1, *columns[name]["shape"]) - np.uint16(128) for part in stored]
+                levels = np.concatenate([np.cumsum(part, axis=0, dtype=np.uint16).view(np.int16) for part in chunks])
+                about = columns[name]
+                values[name] = (levels * np.float32(about["step"]) + np.float32(about["mean"])).astype(np.float16)
             if "0000.png" in sample:
                 values["frames"] = np.stack([sample[f"{i:04d}.png"] for i in range(clip["n_frames"])])
             for name, array in values.items():
@@ -118,8 +137,8 @@ def expected_of(made: Made) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(("store", "code"), [("zarr", ZARR), ("webdataset", WEBDATASET)])
 def test_stock_libraries_read_the_same_numbers(tmp_path: Path, store: Any, code: str) -> None:
-    """Clips longer than a unit, failed ones, and a column added later among them; both encodings."""
-    encodings: tuple[Any, ...] = ("float16", "int8")
+    """Clips longer than a unit, failed ones, and a column added later among them; every encoding."""
+    encodings: tuple[Any, ...] = ("float16", "int8", "residual")
     caches = [add_column(make_cache(tmp_path / name, store=store, encoding=name), failed=[3]) for name in encodings]
     for made, found in zip(caches, read_without_frame(caches, code), strict=True):
         expected = expected_of(made)

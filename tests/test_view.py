@@ -19,9 +19,10 @@ from store_caches import Made, commit, quick_disk, random_arrays
 
 from frame.manifests.errors import InputError
 from frame.pipeline.store import CacheError, open_cache
+from frame.pipeline.store.columns import Column, Encoding
 from frame.pipeline.store.files import sha256_bytes, writer_folder
 from frame.pipeline.store.index import SCHEMA, index_bytes
-from frame.pipeline.store.layout import CacheMeta, Column, Encoding, StoreKind
+from frame.pipeline.store.layout import CacheMeta, StoreKind
 from frame.pipeline.store.writer import with_metadata, write_metadata
 from frame.pipeline.view import render_view
 from frame.pipeline.view.choose import MOST_FRAMES, choose_clips
@@ -249,8 +250,9 @@ def test_both_stores_and_encodings(tmp_path: Path, store: StoreKind, encoding: E
     assert len(found.all("input")) == 2
     patch = next(item for item in column_facts(made.open(), made.open().receipts()) if item.name == PATCH)
     each = {"float16": 2 * 6 * WIDTH, "int8": 6 * WIDTH + 2 * 6}[encoding]
-    assert (patch.row_bytes, patch.rows) == (each, 10)
+    assert patch.rows == 10
     assert patch.stored >= 10 * each
+    assert patch.bits == pytest.approx(8 * patch.stored / (10 * 6 * WIDTH))
     assert patch.mean_cosine == pytest.approx(1)
     assert patch.worst_cosine == 0.5
 

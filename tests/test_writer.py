@@ -37,7 +37,7 @@ STORES = ["zarr", "webdataset"]
 pytestmark = pytest.mark.parametrize("store", STORES)
 
 
-@pytest.mark.parametrize("encoding", ["float16", "int8"])
+@pytest.mark.parametrize("encoding", ["float16", "int8", "residual"])
 def test_the_same_cache_has_the_same_bytes(tmp_path: Path, store: Any, encoding: Any) -> None:
     first, second = (make_cache(tmp_path / name, store=store, encoding=encoding) for name in ("a", "b"))
     assert first.meta == second.meta

@@ -15,8 +15,8 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from frame.pipeline.store import zarr_unit
+from frame.pipeline.store.columns import ArraySpec, Steps
 from frame.pipeline.store.files import CacheError
-from frame.pipeline.store.layout import ArraySpec
 
 SPECS = [
     ArraySpec(name="a", dtype="float16", shape=(3, 5), chunk_rows=1),
@@ -24,6 +24,7 @@ SPECS = [
     ArraySpec(name="a", dtype="int8", shape=(3, 5), chunk_rows=2),
     ArraySpec(name="a", dtype="uint8", shape=(2, 2, 3), chunk_rows=1),
     ArraySpec(name="a", dtype="float16", shape=(1,), chunk_rows=8),
+    ArraySpec(name="a", dtype="int16", shape=(3, 5), chunk_rows=4, steps=Steps(step=(0.5,) * 5, mean=(1.0,) * 5)),
 ]
 UNIT = 8
 
@@ -51,7 +52,7 @@ def test_a_full_shard_has_the_bytes_that_zarr_python_writes(spec: ArraySpec) -> 
     values = random_values(spec, UNIT)
     store = MemoryStore()
     array = zarr_unit._create(store, spec, rows=UNIT, rows_per_unit=UNIT)
-    array[...] = values
+    array[...] = differences(values, spec) if spec.steps else values
     theirs = zarr_unit._get(store, "/".join(["c", *("0" for _ in array.shape)]))
     assert bytes(zarr_unit.encode_shard(spec, np.arange(UNIT), values, rows_per_unit=UNIT)) == theirs
 
@@ -70,7 +71,24 @@ def test_zarr_python_reads_what_was_written_and_fill_values_elsewhere(data: st.D
         expected.append(np.where(mask.reshape(-1, *[1] * len(spec.shape)), values, np.array(spec.fill, spec.dtype)))
     array = open_stock(spec, shards)
     assert array.shape == (2 * UNIT, *spec.shape)
-    np.testing.assert_array_equal(array[...], np.concatenate(expected))
+    found = array[...]
+    if spec.steps:
+        there = np.concatenate(masks)
+        np.testing.assert_array_equal(levels_of(found, spec)[there], np.concatenate(expected)[there])
+    else:
+        np.testing.assert_array_equal(found, np.concatenate(expected))
+
+
+def differences(levels: np.ndarray, spec: ArraySpec) -> np.ndarray:
+    """What a packed array holds, by the documented formula."""
+    chunks = levels.reshape(-1, spec.chunk_rows, *spec.shape).astype(np.int64)
+    return (np.diff(chunks, axis=1, prepend=0) + 128).astype(np.uint16).reshape(levels.shape)
+
+
+def levels_of(stored: np.ndarray, spec: ArraySpec) -> np.ndarray:
+    """The levels behind what a stock reader sees, by the documented formula."""
+    chunks = stored.reshape(-1, spec.chunk_rows, *spec.shape) - np.uint16(128)
+    return np.cumsum(chunks, axis=1, dtype=np.uint16).view(np.int16).reshape(stored.shape)
 
 
 def test_rows_never_written_are_nan_to_stock_readers_of_features() -> None:
@@ -86,7 +104,9 @@ def test_a_unit_without_any_row_is_an_index_of_missing_chunks() -> None:
         none = np.empty((0, *spec.shape), spec.dtype)
         shard = bytes(zarr_unit.encode_shard(spec, np.empty(0, np.int64), none, rows_per_unit=UNIT))
         assert len(shard) == zarr_unit.index_bytes(spec, UNIT)
-        assert (zarr_unit.locate(spec, shard, Path("x"), size=len(shard)) == -1).all()
+        offsets, lengths = zarr_unit.locate(spec, shard, Path("x"), size=len(shard))
+        assert (offsets == -1).all()
+        assert not lengths.any()
 
 
 def test_a_flipped_bit_is_an_error_in_zarr_python_too() -> None:
@@ -122,8 +142,9 @@ def test_an_index_is_believed_only_if_it_is_intact_and_possible() -> None:
     stored = spec.row_bytes + 4
     good = [[0, stored], missing, *([stored, stored] for _ in range(6))]
     size = 2 * stored + zarr_unit.index_bytes(spec, UNIT)
-    offsets = zarr_unit.locate(spec, sealed_index(good), Path("x"), size=size)
+    offsets, lengths = zarr_unit.locate(spec, sealed_index(good), Path("x"), size=size)
     assert offsets.tolist() == [0, -1, *[stored] * 6]
+    assert lengths.tolist() == [stored - 4, 0, *[stored - 4] * 6]
     for wrong in ([stored + 1, stored], [2**63, stored], [2**64 - 2, stored], [0, stored + 1], [0, 0], [0, 2**64 - 1]):
         with pytest.raises(CacheError, match="impossible"):
             zarr_unit.locate(spec, sealed_index([wrong, *good[1:]]), Path("x"), size=size)

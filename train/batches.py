@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from frame.manifests.errors import InputError
 from frame.pipeline.store import Cache, Column
+from frame.pipeline.store.columns import PACKED_ROWS
 from frame.train.signals import STOPS
 from frame.train.windows import Segment, WindowPlan
 
@@ -134,8 +135,11 @@ def _read_segment(cache: Cache, column: Column, steps: Steps, segment: Segment, 
     wanted = out[first - steps.first :]
     if not len(wanted):
         return
-    if segment.stride == 1:
-        wanted[...] = cache.read(column.name, segment.row(first), segment.row(steps.stop - 1) + 1)
+    packed = cache.columns[column.name].steps is not None
+    if segment.stride == 1 or (packed and segment.stride <= PACKED_ROWS):
+        # Rows that are packed together are unpacked once for all that is wanted of them.
+        rows = cache.read(column.name, segment.row(first), segment.row(steps.stop - 1) + 1)
+        wanted[...] = rows[:: segment.stride]
         return
     for step, row in enumerate(wanted, start=first):
         row[...] = cache.read(column.name, segment.row(step), segment.row(step) + 1)[0]

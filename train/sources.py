@@ -10,7 +10,7 @@ import numpy as np
 
 from frame.manifests.errors import InputError
 from frame.pipeline.store import Cache, Column, open_cache
-from frame.pipeline.store.layout import FRAMES
+from frame.pipeline.store.columns import FRAMES
 from frame.pipeline.store.objects import StorePath
 from frame.pipeline.store.receipts import merge_moments
 from frame.train.config import TrainConfig

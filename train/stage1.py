@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from frame.model import FrameEncoder, ModelConfig
-from frame.pipeline.store.layout import FRAMES
+from frame.pipeline.store.columns import FRAMES
 from frame.train.batches import Batch, Steps
 from frame.train.config import TrainConfig
 from frame.train.losses import ClsLoss, cls_loss, mean_cosine, patch_loss

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from frame.manifests.errors import InputError
 from frame.model import FrameEncoder, MemoryConfig, weights_digest
 from frame.model.memory import Memory, past_windows
-from frame.pipeline.store.layout import FRAMES
+from frame.pipeline.store.columns import FRAMES
 from frame.train.batches import Batch, Steps
 from frame.train.config import TrainConfig
 from frame.train.losses import ClsLoss

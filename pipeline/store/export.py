@@ -39,7 +39,22 @@ def export(
     Goes on where an earlier export to the same place stopped. Raises ``CacheError`` where ``destination`` holds
     something else, a unit is not committed, or anything in ``source`` is damaged.
     """
-    meta, files = with_metadata(_meta(source, to, units, columns))
+    return copy_units(source, destination, chosen_meta(source, to, units, columns), tick=tick)
+
+
+def copy_units(
+    source: Cache,
+    destination: StorePath,
+    meta: CacheMeta,
+    *,
+    change: Callable[[UnitData], UnitData] = lambda data: data,
+    tick: Callable[[], None] = lambda: None,
+) -> Cache:
+    """Make ``destination`` the cache ``meta`` out of the units of ``source``, each changed by ``change`` on the way.
+
+    Goes on where it stopped before; raises as ``export`` does.
+    """
+    meta, files = with_metadata(meta)
     table = source.index  # compared with its checksum, and so is what is copied below
     index = (source.path / INDEX).read_bytes()
     _require_place(destination, meta, {**files, INDEX: index})
@@ -54,13 +69,14 @@ def export(
         for state in states:
             if state.problems:
                 for data in _read_unit(source, meta, state.unit):
-                    commit_unit(destination, meta, table, data, tmp=tmp)
+                    commit_unit(destination, meta, table, change(data), tmp=tmp)
             tick()
         write_statistics(copy, tmp=tmp)
     return open_cache(destination)
 
 
-def _meta(source: Cache, to: StoreKind, units: Sequence[int] | None, columns: Sequence[str] | None) -> CacheMeta:
+def chosen_meta(source: Cache, to: StoreKind, units: Sequence[int] | None, columns: Sequence[str] | None) -> CacheMeta:
+    """The metadata of a copy of these ``units`` and ``columns`` in the store ``to``."""
     chosen = list(source.columns) if columns is None else list(columns)
     wrong = [f"There is no column {name!r}." for name in chosen if name not in source.columns]
     wrong += [f"There is no unit {unit}." for unit in units or () if unit not in source.expected_units]
@@ -132,7 +148,7 @@ def _read_columns(source: Cache, meta: CacheMeta, receipt: Receipt, names: list[
     values: dict[str, np.ndarray] = {}
     for name in names:
         runs = [source.read_arrays(name, receipt.unit, low, high) for low, high in _runs(rows)]
-        for spec in meta.columns[name].arrays(meta.rows_per_unit):
+        for spec in source.columns[name].arrays(meta.rows_per_unit):
             empty = np.empty((0, *spec.shape), dtype=spec.dtype)
             values[spec.name] = np.concatenate([empty, *(run[spec.name] for run in runs)])
     entries = {name: receipt.columns[name] for name in names}
@@ -142,7 +158,7 @@ def _read_columns(source: Cache, meta: CacheMeta, receipt: Receipt, names: list[
     }
     for name, entry in entries.items():
         if entry.rows != len(rows) and name in found["moments"]:  # the statistics are of the rows that are there
-            found["moments"][name] = moments_of(decode(meta.columns[name], values))
+            found["moments"][name] = moments_of(decode(source.columns[name], values))
     failed = {
         clip: (failure.reason, failure.detail)
         for clip, failure in receipt.failed.items()

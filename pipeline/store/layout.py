@@ -1,38 +1,29 @@
-"""What a cache consists of: columns, the arrays that hold them, and the parsed ``cache.json``.
+"""What a cache consists of: the parsed ``cache.json``, and the names of the files beside it.
 
-A *row* is one frame of one clip. A *unit* is a fixed range of ``rows_per_unit`` rows and the only grain of work. A
-*column* is what a reader asks for (``dino_vits16.patch``); an *array* is what lies on the disk: one for a float16
-column, two for an int8 one (the integers and one scale a token).
+A *row* is one frame of one clip. A *unit* is a fixed range of ``rows_per_unit`` rows and the only grain of work.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from frame.pipeline.store.columns import ArraySpec, Column
 from frame.pipeline.store.files import CacheError, sha256_bytes
 from frame.pipeline.store.objects import StorePath
 
 FORMAT = 1
-FRAMES = "frames"
 META, META_COPY, INDEX = "cache.json", "cache.copy.json", "index.parquet"
 RECEIPTS, STATS, SHARDS = "receipts", "stats", "shards"
-# No underscore at the start: webdataset takes such members for its own, and neither writes nor decodes them.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}(\.[a-z]{1,16}){0,2}")
-_MAX_ROW_BYTES = 1 << 30
-_MAX_DIMENSIONS = 8
 _MAX_UNIT_ROWS, _MAX_UNITS = 1 << 20, 1 << 24  # 128 and 2,000 times what the largest data sets come to
-_CHUNK_BYTES = 1 << 16
 _END = b"\n}"  # of a JSON object, as it is written here
 
 MAX_JSON = 32 << 20
 """Bytes of a JSON file, at most. Whoever reads one parses it whole, into some ten times its size."""
 
-Encoding = Literal["raw", "float16", "int8"]
 StoreKind = Literal["zarr", "webdataset"]
 
 
@@ -93,100 +84,6 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ArraySpec:
-    """One stored array, as long as the cache: ``[rows, *shape]`` of ``dtype``, ``chunk_rows`` rows a chunk."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    chunk_rows: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        size = {"uint8": 1, "int8": 1, "float16": 2}[self.dtype]
-        for length in self.shape:
-            size *= length
-        return size
-
-    @property
-    def fill(self) -> float | int:
-        """What the stock Zarr reader shows for a row that was never written: NaN wherever the type has one."""
-        return float("nan") if self.dtype == "float16" else 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """What a reader asks for: one value of ``shape`` a row.
-
-    ``teacher`` names the entry of ``cache.json`` that made it (None for the frames). ``part`` is "" for the columns of
-    the first build, else the name under which they were added later (they lie in tar files of their own).
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    encoding: Encoding
-    teacher: str | None = None
-    part: str = ""
-
-    def __post_init__(self) -> None:
-        for name in (self.name, self.part or self.name):
-            if not _NAME.fullmatch(name):
-                raise CacheError(
-                    what=f"{name!r} cannot be the name of a column.",
-                    where=META,
-                    why="it becomes a folder: letters, digits, - and _, the first a letter or digit",
-                    fix="Give the teacher another name: --teachers ALIAS=NAME.",
-                )
-        lengths_fit = all(0 < length <= 1 << 20 for length in self.shape[:_MAX_DIMENSIONS])
-        if not 0 < len(self.shape) <= _MAX_DIMENSIONS or not lengths_fit:
-            shape = str(self.shape)[:80]
-            raise CacheError(what=f"Column {self.name!r} has the impossible shape {shape}.", where=META)
-        if self.encoding not in get_args(Encoding):
-            raise CacheError(what=f"Column {self.name!r} has the unknown encoding {self.encoding!r}.", where=META)
-
-    @property
-    def dtype(self) -> str:
-        """The type that readers get."""
-        return "uint8" if self.encoding == "raw" else "float16"
-
-    def arrays(self, rows_per_unit: int) -> tuple[ArraySpec, ...]:
-        """The stored arrays, values first."""
-        stored = {"raw": "uint8", "float16": "float16", "int8": "int8"}[self.encoding]
-        specs = [(self.name, stored, self.shape)]
-        if self.encoding == "int8":
-            specs.append((f"{self.name}.scale", "float16", self.shape[:-1] or (1,)))
-        return tuple(_array(name, dtype, shape, rows_per_unit) for name, dtype, shape in specs)
-
-    @property
-    def row_bytes(self) -> int:
-        """Stored bytes a row, without checksums."""
-        return sum(spec.row_bytes for spec in self.arrays(1))
-
-    def to_json(self) -> dict[str, Any]:
-        """As in ``cache.json``."""
-        return {
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "encoding": self.encoding,
-            "teacher": self.teacher,
-            "part": self.part,
-        }
-
-
-def _array(name: str, dtype: str, shape: tuple[int, ...], rows_per_unit: int) -> ArraySpec:
-    # Large rows get a chunk each, so that a window of frames reads nothing else; tiny rows (a CLS token) share
-    # one, because a checksum and an index entry for every kilobyte would make plain readers crawl.
-    chunk = 1
-    spec = ArraySpec(name=name, dtype=dtype, shape=shape, chunk_rows=1)
-    if spec.row_bytes > _MAX_ROW_BYTES:
-        raise CacheError(what=f"A row of {name!r} would take {spec.row_bytes:,} bytes.", where=META)
-    while rows_per_unit % (2 * chunk) == 0 and 2 * chunk * spec.row_bytes <= _CHUNK_BYTES:
-        chunk *= 2
-    return ArraySpec(name=name, dtype=dtype, shape=shape, chunk_rows=chunk)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -277,16 +174,7 @@ def parse_meta(data: bytes, *, where: StorePath) -> CacheMeta:
     value = _check_format(data, where)
     value = unseal(data, where=where)
     try:
-        columns = {
-            name: Column(
-                name=name,
-                shape=tuple(int(n) for n in item["shape"]),
-                encoding=item["encoding"],
-                teacher=item["teacher"],
-                part=item["part"],
-            )
-            for name, item in value["columns"].items()
-        }
+        columns = {name: Column.from_json(name, item) for name, item in value["columns"].items()}
         meta = CacheMeta(
             columns=columns,
             **{key: value[key] for key in CacheMeta.__slots__ if key != "columns"},

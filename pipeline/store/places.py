@@ -17,7 +17,7 @@ import google_crc32c
 import numpy as np
 
 from frame.pipeline.store import regular, tar_unit, zarr_unit
-from frame.pipeline.store.layout import FRAMES, ArraySpec
+from frame.pipeline.store.columns import FRAMES, ArraySpec
 from frame.pipeline.store.object_file import Fetched, OpenObject
 from frame.pipeline.store.objects import ObjectPath, StorePath
 from frame.pipeline.store.receipts import FileEntry
@@ -183,6 +183,15 @@ def _bytes_of(array: np.ndarray, chunks: int) -> np.ndarray:
 
 def zarr_places(file: OpenFile | OpenObject, spec: ArraySpec, entry: FileEntry, *, rows_per_unit: int) -> Places:
     """Places in a Zarr shard, from its own index, with the checksums of its receipt."""
+    offsets, lengths, checks = zarr_chunks(file, spec, entry, rows_per_unit=rows_per_unit)
+    return _places(file, spec, spec.chunk_rows, offsets, lengths, checks, gap=4)
+
+
+def zarr_chunks(
+    file: OpenFile | OpenObject, spec: ArraySpec, entry: FileEntry, *, rows_per_unit: int
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Offset (-1: never written) and bytes of every chunk of a Zarr shard, from its own index; their checksums, from
+    its receipt."""
     checks = [check for _, _, _, sums in entry.members.get(spec.name, []) for check in sums]
     if len(checks) != rows_per_unit // spec.chunk_rows:
         raise zarr_unit.damaged(file.path, "its receipt has not a checksum for every chunk")
@@ -190,9 +199,7 @@ def zarr_places(file: OpenFile | OpenObject, spec: ArraySpec, entry: FileEntry, 
     if len(index) > file.bytes:
         raise zarr_unit.damaged(file.path, "it is too short for its index")
     file.read_into([index], file.bytes - len(index), wanted=len(index))
-    offsets = zarr_unit.locate(spec, index.tobytes(), file.path, size=file.bytes)
-    lengths = np.where(offsets < 0, 0, spec.row_bytes * spec.chunk_rows)
-    return _places(file, spec, spec.chunk_rows, offsets, lengths, checks, gap=4)
+    return *zarr_unit.locate(spec, index.tobytes(), file.path, size=file.bytes), checks
 
 
 def tar_places(file: OpenFile | OpenObject, spec: ArraySpec, entry: FileEntry, *, rows_per_unit: int) -> Places:
@@ -223,10 +230,7 @@ def _places(
     gap: int,
 ) -> Places:
     count = len(offsets)
-    order = np.argsort(offsets, kind="stable")[np.count_nonzero(offsets < 0) :]
-    if (offsets[order][:-1] + lengths[order][:-1] + gap > offsets[order][1:]).any():
-        # A small file could pass for any number of rows.
-        raise zarr_unit.damaged(file.path, "rows of its unit lie on top of each other")
+    require_apart(file, offsets, lengths + gap)
     last = np.append(offsets[:-1] + lengths[:-1] + gap != offsets[1:], True)  # of its run of neighbours
     ends = np.minimum.accumulate(np.where(last, np.arange(1, count + 1), count)[::-1])[::-1]
     return Places(
@@ -239,3 +243,10 @@ def _places(
         checks=checks,
         gap=gap,
     )
+
+
+def require_apart(file: OpenFile | OpenObject, offsets: np.ndarray, lengths: np.ndarray) -> None:
+    """Raise ``CacheError`` where two chunks share bytes: a small file could pass for any number of rows."""
+    order = np.argsort(offsets, kind="stable")[np.count_nonzero(offsets < 0) :]
+    if (offsets[order][:-1] + lengths[order][:-1] > offsets[order][1:]).any():
+        raise zarr_unit.damaged(file.path, "rows of its unit lie on top of each other")

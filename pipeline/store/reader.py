@@ -15,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from frame.pipeline.store import codecs, tar_unit, zarr_unit
+from frame.pipeline.store.columns import Column
 from frame.pipeline.store.files import CacheError, sha256_bytes
 from frame.pipeline.store.index import RowMap, failed_at_plan, read_index, require_index_fits
-from frame.pipeline.store.layout import INDEX, MAX_JSON, META, META_COPY, CacheMeta, Column, parse_meta
+from frame.pipeline.store.layout import INDEX, MAX_JSON, META, META_COPY, CacheMeta, parse_meta
 from frame.pipeline.store.objects import StorePath, side_by_side, store_path
+from frame.pipeline.store.packed_places import PackedPlaces, tar_packed, zarr_packed
 from frame.pipeline.store.places import Places, open_file, tar_places, zarr_places
 from frame.pipeline.store.receipts import Receipt, merge_moments, read_receipt, receipt_path, receipt_units
 from frame.pipeline.store.regular import read_small
@@ -63,7 +65,7 @@ class _Committed:
 class _Opened:
     """One column of one unit, open: where its arrays lie, values first, and a 1 for every row that holds no frame."""
 
-    places: tuple[Places, ...]
+    places: tuple[Places | PackedPlaces, ...]
     gaps: bytes
 
     def unreadable(self, low: int, high: int) -> bool:
@@ -245,8 +247,11 @@ class Cache:
         if column.encoding == "int8":
             values, scale = (place.read(low, high) for place in opened.places)
             codecs.dequantise(values, scale, out)
+        elif isinstance(first := opened.places[0], PackedPlaces):
+            assert column.steps is not None
+            codecs.unpack_into(first.parts(low, high), column.steps, out)
         else:
-            opened.places[0].read_into(low, high, out)
+            first.read_into(low, high, out)
 
     def _column(self, name: str) -> Column:
         try:
@@ -316,16 +321,20 @@ class Cache:
                 self._open_units.pop(next(iter(list(self._open_units)), key), None)
         return opened
 
-    def _open_places(self, column: Column, unit: int, receipt: Receipt | None) -> tuple[Places, ...]:
+    def _open_places(self, column: Column, unit: int, receipt: Receipt | None) -> tuple[Places | PackedPlaces, ...]:
         size = self.meta.rows_per_unit
         files = receipt.files if receipt else {}
         zarr = self.meta.store == "zarr"
-        places = zarr_places if zarr else tar_places
-        found = []
+        found: list[Places | PackedPlaces] = []
         for spec in column.arrays(size):
             name = zarr_unit.shard_name(spec, unit) if zarr else tar_unit.shard_name(unit, column.part)
             if name not in files:
                 raise zarr_unit.damaged(receipt_path(self.path, unit), f"it does not name {name}")
             file = open_file(self.path / name, expected_bytes=files[name].bytes)
-            found.append(places(file, spec, files[name], rows_per_unit=size))
+            if spec.steps:
+                packed = zarr_packed if zarr else tar_packed
+                found.append(packed(file, spec, files[name], rows_per_unit=size))
+            else:
+                places = zarr_places if zarr else tar_places
+                found.append(places(file, spec, files[name], rows_per_unit=size))
         return tuple(found)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from frame.pipeline.store.columns import Column
 from frame.pipeline.store.files import ensure_durable
-from frame.pipeline.store.layout import STATS, Column, sealed
+from frame.pipeline.store.layout import STATS, sealed
 from frame.pipeline.store.receipts import merge_moments
 
 if TYPE_CHECKING:

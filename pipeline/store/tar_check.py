@@ -13,8 +13,9 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from frame.pipeline.store import regular
-from frame.pipeline.store.layout import FRAMES, MAX_JSON, ArraySpec
+from frame.pipeline.store import packing, regular
+from frame.pipeline.store.columns import FRAMES, ArraySpec
+from frame.pipeline.store.layout import MAX_JSON
 from frame.pipeline.store.receipts import FileEntry
 
 _BLOCK = 512
@@ -27,6 +28,7 @@ _NPY = re.compile(
 )
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PICTURE = re.compile(r"\d{4,9}\.png", re.ASCII)
+_PACKED = re.compile(r"(.+)\.\d{4,9}\.blosc", re.ASCII)
 
 
 def strange_member(path: Path, entry: FileEntry, specs: Mapping[str, ArraySpec], clips: Collection[str]) -> str:
@@ -95,8 +97,10 @@ def _fits(
         head = os.pread(descriptor, 24, offset)
         height, width, _ = specs[FRAMES].shape
         return places.pop((FRAMES, offset), None) == size and head == _PNG + struct.pack(">II", width, height)
+    if packed := _PACKED.fullmatch(suffix):
+        return _fits_packed(descriptor, offset, size, specs.get(packed.group(1)), places)
     spec = specs.get(suffix.removesuffix(".npy")) if suffix.endswith(".npy") else None
-    if spec is None:
+    if spec is None or spec.steps:
         return False
     match = _NPY.match(os.pread(descriptor, min(size, 1024), offset))
     if match is None:
@@ -106,3 +110,16 @@ def _fits(
     expected = {"uint8": "|u1", "int8": "|i1", "float16": "<f2"}[spec.dtype]
     whole = length is not None and length == size - match.end() == shape[0] * spec.row_bytes
     return whole and kind == expected and shape[1:] == spec.shape
+
+
+def _fits_packed(
+    descriptor: int, offset: int, size: int, spec: ArraySpec | None, places: dict[tuple[str, int], int]
+) -> bool:
+    """Is it a packed chunk of the array, and no larger than one?"""
+    if spec is None or not spec.steps or places.pop((spec.name, offset), None) != size:
+        return False
+    header = os.pread(descriptor, packing.HEADER_BYTES, offset)
+    try:
+        return packing.packed_rows(header, size=size, row_bytes=spec.row_bytes) <= spec.chunk_rows
+    except ValueError:
+        return False

@@ -1,8 +1,9 @@
 """One unit as a tar file in WebDataset's layout: one sample a clip.
 
 ``KEY.json`` says which clip and which of its frames these are, ``KEY.0000.png`` … are its pictures (PNG, because a
-cache must come back from an export exactly as it went in), ``KEY.<array>.npy`` its features. webdataset writes the
-file, with fixed owner and time, so that the same samples give the same bytes.
+cache must come back from an export exactly as it went in), ``KEY.<array>.npy`` its features, or
+``KEY.<array>.0000.blosc`` … packed chunks of them (see ``packing``). webdataset writes the file, with fixed owner and
+time, so that the same samples give the same bytes.
 """
 
 from __future__ import annotations
@@ -11,24 +12,28 @@ import io
 import struct
 import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import google_crc32c
 import numpy as np
 from PIL import Image
 
-from frame.pipeline.store.layout import FRAMES, canonical
+from frame.pipeline.store import packing
+from frame.pipeline.store.columns import FRAMES
+from frame.pipeline.store.layout import canonical
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """The rows of one clip in one unit. ``arrays`` maps an array's name to ``[n_rows, ...]``."""
+    """The rows of one clip in one unit. ``arrays`` maps an array's name to ``[n_rows, ...]``; of those in ``packed``,
+    so many rows at most are packed together."""
 
     key: str
     first_row: int
     info: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
+    packed: Mapping[str, int] = field(default_factory=dict)
 
 
 def shard_name(unit: int, part: str) -> str:
@@ -74,9 +79,23 @@ def _files(sample: Sample) -> dict[str, tuple[bytes, _Place | None]]:
     for name, values in sample.arrays.items():
         if name == FRAMES:
             files |= {f"{i:04d}.png": _picture(image, sample.first_row + i) for i, image in enumerate(values)}
+        elif name in sample.packed:
+            files |= _packed(name, values, sample.first_row, sample.packed[name])
         else:
             files[f"{name}.npy"] = _npy(name, np.ascontiguousarray(values), sample.first_row)
     return files
+
+
+def _packed(name: str, levels: np.ndarray, row: int, most: int) -> dict[str, tuple[bytes, _Place | None]]:
+    starts = range(0, len(levels), most)
+    chunks = packing.pack([levels[start : start + most] for start in starts])
+    return {
+        f"{name}.{number:04d}.blosc": (
+            data,
+            _Place(array=name, row=row + start, header=0, bytes=len(data), checks=[google_crc32c.value(data)]),
+        )
+        for number, (start, data) in enumerate(zip(starts, chunks, strict=True))
+    }
 
 
 def _picture(image: np.ndarray, row: int) -> tuple[bytes, _Place]:

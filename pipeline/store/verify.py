@@ -10,18 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from frame.pipeline.store import tar_check, tar_unit, zarr_unit
+from frame.pipeline.store.columns import ArraySpec, Column
 from frame.pipeline.store.files import TMP, CacheError, sha256_bytes, sha256_file
-from frame.pipeline.store.layout import (
-    INDEX,
-    MAX_JSON,
-    META,
-    META_COPY,
-    RECEIPTS,
-    ArraySpec,
-    CacheMeta,
-    Column,
-    parse_meta,
-)
+from frame.pipeline.store.layout import INDEX, MAX_JSON, META, META_COPY, RECEIPTS, CacheMeta, parse_meta
 from frame.pipeline.store.objects import StorePath, names_below
 from frame.pipeline.store.reader import Cache
 from frame.pipeline.store.receipts import FileEntry, Receipt, read_receipt, receipt_path

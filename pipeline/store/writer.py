@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from frame.pipeline.store import tar_unit, zarr_unit
+from frame.pipeline.store.columns import ArraySpec, Column
 from frame.pipeline.store.files import CacheError, ensure_durable, exclusive, see_again, sha256_bytes, write_durable
 from frame.pipeline.store.index import RowMap
-from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta, Column
+from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta
 from frame.pipeline.store.object_writer import put_metadata, put_receipt
 from frame.pipeline.store.objects import ObjectPath, StorePath
 from frame.pipeline.store.receipts import (
@@ -117,8 +119,8 @@ def _write_files(
         inside = [column for column in meta.columns.values() if column.part == part]
         if missing := {column.name for column in inside} - {column.name for column in columns}:
             raise AssertionError(f"unit {data.unit}: {sorted(missing)} lie in the same tar file and would be lost")
-        names = [spec.name for column in inside for spec in column.arrays(meta.rows_per_unit)]
-        tar, members = tar_unit.encode_tar(_samples(meta, index, data, names))
+        specs = [spec for column in inside for spec in column.arrays(meta.rows_per_unit)]
+        tar, members = tar_unit.encode_tar(_samples(meta, index, data, specs))
         kept = tuple(sorted(column.name for column in inside))
         yield _write(cache, tar_unit.shard_name(data.unit, part), tar, kept, members, tmp=tmp)
 
@@ -131,8 +133,9 @@ def _write(
     return name, entry
 
 
-def _samples(meta: CacheMeta, index: pa.Table, data: UnitData, arrays: list[str]) -> Iterator[tar_unit.Sample]:
+def _samples(meta: CacheMeta, index: pa.Table, data: UnitData, specs: list[ArraySpec]) -> Iterator[tar_unit.Sample]:
     """The unit's rows, a sample a clip."""
+    packed = {spec.name: spec.chunk_rows for spec in specs if spec.steps}
     for part in RowMap(index, rows_per_unit=meta.rows_per_unit).clips(data.unit):
         if part.clip in data.failed:
             continue
@@ -143,8 +146,8 @@ def _samples(meta: CacheMeta, index: pa.Table, data: UnitData, arrays: list[str]
         info = {key: clip[key] for key in ("clip", "source", "split", "label", "fps")}
         info |= {"first_frame": part.first_frame, "n_frames": count, "clip_frames": clip["n_frames"]}
         info["timestamps"] = clip["timestamps"][part.first_frame : part.first_frame + count]
-        values = {name: data.values[name][low:high] for name in arrays}
-        yield tar_unit.Sample(key=part.clip, first_row=part.start, info=info, arrays=values)
+        values = {spec.name: data.values[spec.name][low:high] for spec in specs}
+        yield tar_unit.Sample(key=part.clip, first_row=part.start, info=info, arrays=values, packed=packed)
 
 
 def _new_receipt(meta: CacheMeta, data: UnitData, columns: list[Column], files: dict[str, FileEntry]) -> Receipt:
@@ -157,7 +160,7 @@ def _new_receipt(meta: CacheMeta, data: UnitData, columns: list[Column], files: 
             name: ColumnEntry(
                 rows=len(data.rows),
                 teacher=meta.teacher_id(name),
-                loss=data.loss.get(name),
+                loss=_loss(meta.columns[name], data, files),
                 moments=data.moments.get(name),
                 software=dict(data.software[name]),
             )
@@ -168,6 +171,17 @@ def _new_receipt(meta: CacheMeta, data: UnitData, columns: list[Column], files: 
             for clip, (reason, detail) in sorted(data.failed.items())
         },
     )
+
+
+def _loss(column: Column, data: UnitData, files: Mapping[str, FileEntry]) -> dict[str, float] | None:
+    """The loss that was measured, and what it bought: ``bits`` a value, as the column's arrays lie in the files."""
+    loss = data.loss.get(column.name)
+    if not loss or not len(data.rows):
+        return loss
+    arrays = {spec.name for spec in column.arrays(1)}
+    members = [item for entry in files.values() for item in entry.members.items() if item[0] in arrays]
+    stored = sum(length for _, places in members for _, _, length, _ in places)
+    return {**loss, "bits": 8 * stored / (len(data.rows) * math.prod(column.shape))}
 
 
 def _previous(cache: StorePath, meta: CacheMeta, unit: int) -> Receipt | None:

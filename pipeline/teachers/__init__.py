@@ -1,7 +1,7 @@
 """Teachers: frozen image models whose features are cached. ``resolve`` describes one, ``load_teacher`` loads one."""
 
 from frame.pipeline.teachers.checkpoint import weights_digest
-from frame.pipeline.teachers.encode import Encoded, Encoding, decode_int8, encode
+from frame.pipeline.teachers.encode import Encoded, Encoding, Scales, encode
 from frame.pipeline.teachers.geometry import Frames, fit_clips, fit_frames, stored_frames, to_pictures
 from frame.pipeline.teachers.names import catalogue
 from frame.pipeline.teachers.spec import Fit, TeacherSpec, resolve, resolve_all
@@ -14,11 +14,11 @@ __all__ = [
     "Fit",
     "Frames",
     "Precision",
+    "Scales",
     "Teacher",
     "TeacherSpec",
     "WeightSource",
     "catalogue",
-    "decode_int8",
     "encode",
     "finite",
     "fit_clips",

@@ -1,4 +1,5 @@
-"""Features to what the store keeps, made and measured on the device: float16, or int8 with a float16 scale a token."""
+"""Features to what the store keeps, made and measured on the device: float16, int8 with a float16 scale a token, or the
+levels of a step a channel, whose differences in time the store packs."""
 
 from __future__ import annotations
 
@@ -9,15 +10,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Encoding = Literal["float16", "int8"]
+Encoding = Literal["float16", "int8", "residual"]
 
 _INT8_MAX = 127.0
+_INT16_MAX = 32767.0
 _TINIEST = 2.0**-24  # the smallest positive float16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Scales:
+    """What a level of each channel means: ``mean`` + ``step`` x level; float32 [width] both, ``step`` above 0."""
+
+    step: Tensor
+    mean: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
-    """``values`` float16 or int8, of the features' shape; ``scale`` float16 [rows] or [rows, tokens], None for float16.
+    """``values`` float16, int8 or int16, of the features' shape; ``scale`` float16 [rows] or [rows, tokens], None but
+    for int8. ``decoded`` float32: what comes back, before it is rounded to float16.
 
     ``finite`` is bool [rows]: False where a value of the row was not finite or too large for the encoding; such rows
     hold zeros and must not be stored. ``cosine`` is float32 [rows] or [rows, tokens], of each token with its original.
@@ -25,6 +36,7 @@ class Encoded:
 
     values: Tensor
     scale: Tensor | None
+    decoded: Tensor
     finite: Tensor
     cosine: Tensor
 
@@ -34,18 +46,39 @@ class Encoded:
         return (float(kept.mean()), float(kept.min())) if kept.numel() else (1.0, 1.0)
 
 
-def encode(features: Tensor, encoding: Encoding) -> Encoded:
-    """Encode float32 features [rows, tokens, width] or [rows, width] on the device they are on."""
+def encode(features: Tensor, encoding: Encoding, scales: Scales | None = None) -> Encoded:
+    """Encode float32 features [rows, tokens, width] or [rows, width] on the device they are on; ``scales``, on the same
+    device, are those of ``residual``."""
     finite = _row_all(torch.isfinite(features))
     finite &= _row_all(features.abs() <= _limit(encoding))
+    if encoding == "residual":
+        assert scales is not None
+        finite &= _row_all(((features - scales.mean) / scales.step).abs() <= _INT16_MAX)
     clean = torch.where(finite.reshape(-1, *[1] * (features.ndim - 1)), features, torch.zeros_like(features))
+    scale = None
     if encoding == "float16":
-        values, scale = encode_float16(clean), None
+        values = encode_float16(clean)
         decoded = values.float()
-    else:
+    elif encoding == "int8":
         values, scale = encode_int8(clean)
         decoded = decode_int8(values, scale)
-    return Encoded(values=values, scale=scale, finite=finite, cosine=cosine(clean, decoded))
+    else:
+        assert scales is not None
+        values = encode_levels(clean, scales)
+        decoded = decode_levels(values, scales)
+    return Encoded(values=values, scale=scale, decoded=decoded, finite=finite, cosine=cosine(clean, decoded))
+
+
+def encode_levels(features: Tensor, scales: Scales) -> Tensor:
+    """float32 [..., width] to the nearest levels, int16. ``encode`` reports rows with a value beyond the last level,
+    which this would clip: 32,767 steps from the mean, where features stray by some ten standard deviations."""
+    levels = ((features - scales.mean) / scales.step).round()
+    return levels.clamp(-_INT16_MAX, _INT16_MAX).to(torch.int16)
+
+
+def decode_levels(values: Tensor, scales: Scales) -> Tensor:
+    """int16 [..., width] back to float32 [..., width]."""
+    return values.float() * scales.step + scales.mean
 
 
 def encode_float16(features: Tensor) -> Tensor:
@@ -90,7 +123,7 @@ def cosine(original: Tensor, decoded: Tensor) -> Tensor:
 def _limit(encoding: Encoding) -> float:
     """The largest value that comes back finite: readers give float16, and the int8 scale may be rounded up."""
     largest = float(torch.finfo(torch.float16).max)
-    return largest if encoding == "float16" else largest * (1 - 2.0**-8)
+    return largest * (1 - 2.0**-8) if encoding == "int8" else largest
 
 
 def _row_all(mask: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from frame.pipeline.store import Cache
-from frame.pipeline.store.layout import FRAMES
+from frame.pipeline.store.columns import FRAMES
 from frame.pipeline.view.pictures import PICTURE_SIDE
 
 MOST_FRAMES = 64

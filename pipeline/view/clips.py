@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from frame.pipeline.store import Cache
-from frame.pipeline.store.layout import FRAMES
+from frame.pipeline.store.columns import FRAMES
 from frame.pipeline.view import text
 from frame.pipeline.view.choose import CLIP_BYTES, ShownClip, read_frames
 from frame.pipeline.view.curves import (

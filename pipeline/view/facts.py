@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from frame.pipeline.store import Cache, Column
@@ -29,13 +30,14 @@ class Units:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColumnFacts:
-    """A column: ``stored`` bytes of it in committed files, ``rows`` committed, cosines of stored against computed."""
+    """A column: ``bits`` a value and ``stored`` bytes of it in committed files, ``rows`` committed, cosines of stored
+    against computed."""
 
     name: str
     shape: str
     dtype: str
     encoding: str
-    row_bytes: int
+    bits: float | None
     stored: int
     rows: int
     mean_cosine: float | None
@@ -100,6 +102,10 @@ def _column(cache: Cache, column: Column, receipts: Mapping[int, Receipt]) -> Co
     teacher = cache.meta.teacher_id(column.name)
     made = [receipt for receipt in receipts.values() if _current(receipt, column.name, teacher)]
     entries = [receipt.columns[column.name] for receipt in made]
+    stored, values = (
+        sum(_stored(receipt, column) for receipt in made),
+        sum(e.rows for e in entries) * prod(column.shape),
+    )
     losses = [(entry.rows, entry.loss) for entry in entries if entry.loss and entry.rows]
     rows = sum(count for count, _ in losses)
     return ColumnFacts(
@@ -107,8 +113,8 @@ def _column(cache: Cache, column: Column, receipts: Mapping[int, Receipt]) -> Co
         shape=text.shape(column.shape),
         dtype=column.dtype,
         encoding=column.encoding,
-        row_bytes=column.row_bytes,
-        stored=sum(_stored(receipt, column) for receipt in made),
+        bits=8 * stored / values if values else None,
+        stored=stored,
         rows=sum(entry.rows for entry in entries),
         mean_cosine=sum(count * loss["mean_cosine"] for count, loss in losses) / rows if rows else None,
         worst_cosine=min((loss["worst_cosine"] for _, loss in losses), default=None),
@@ -206,7 +212,7 @@ def overview(cache: Cache) -> list[tuple[str, str]]:
         ("Licence", str(meta.dataset.get("licence", ""))),
         ("Sampling", rate + (f", at most {most} a clip" if most else "")),
         ("Geometry", _geometry(geometry)),
-        ("Encoding", str(build.get("encoding", ""))),
+        ("Encoding", " from ".join(str(build[key]) for key in ("encoding", "recoded_from") if build.get(key))),
         ("Precision", str(build.get("precision", ""))),
         ("Decoder", str(build.get("decoder", ""))),
         ("Store", f"{meta.store}, {text.plural(meta.rows_per_unit, 'row')} a unit"),
