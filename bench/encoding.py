@@ -30,7 +30,7 @@ from frame.manifests.progress import Progress
 from frame.manifests.rows import ClipSource
 from frame.pipeline.decode import ClipError, DecodeCage
 from frame.pipeline.encoding_option import parse_encoding
-from frame.pipeline.encodings import settle
+from frame.pipeline.encodings import encoded_as, settle, spread_of, try_out
 from frame.pipeline.recode import plan_recoding, recode
 from frame.pipeline.sampling import choose_frames
 from frame.pipeline.store import Cache
@@ -107,17 +107,17 @@ def print_sizes(sample: list[np.ndarray], column: Column, title: str) -> None:
     change = np.concatenate([_cosines(clip[:-1], clip[1:]) for clip in sample if len(clip) > 1])
     print(f"\n{title}: {len(sample)} clips, {frames} frames, cosine of neighbouring frames {change.mean():.3f}")
     print(f"  {'encoding':<26}{'bits':>7}{'of float16':>12}{'mean cosine':>14}{'worst':>10}")
+    spread = spread_of(sample)
     for text in ENCODINGS:
-        _, trials = settle({column.name: column}, parse_encoding(text), {column.name: sample})
-        if not trials:  # those that need no sample are tried beside any that does
-            _, trials = settle({column.name: column}, parse_encoding("residual"), {column.name: sample})
-            (best,) = (trial for trial in trials if trial.encoding == text)
+        asked = parse_encoding(text)
+        if asked.kind == "auto":
+            _, trials = settle({column.name: column}, asked, {column.name: sample})
+            (trial,) = (trial for trial in trials if trial.chosen)
         else:
-            (best,) = (trial for trial in trials if trial.chosen)
-        name = f"{text} = {best.name}" if text.startswith("auto") else text
-        print(
-            f"  {name:<26}{best.bits:>7.2f}{best.bits / 16:>12.2f}{best.mean_cosine:>14.6f}{best.worst_cosine:>10.5f}"
-        )
+            trial = try_out(encoded_as(column, asked.kind, asked.number, spread), sample, step=asked.number)
+        name = f"{text} = {trial.name}" if asked.kind == "auto" else text
+        numbers = f"{trial.bits:>7.2f}{trial.bits / 16:>12.2f}{trial.mean_cosine:>14.6f}{trial.worst_cosine:>10.5f}"
+        print(f"  {name:<26}{numbers}", flush=True)
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from frame.manifests.errors import InputError
 from frame.pipeline.encoding_option import LEAST_STEP, MOST_STEP, STEP, Asked
 from frame.pipeline.store import packing
 from frame.pipeline.store.columns import PACKED_ROWS, Column, Encoding, Steps
+from frame.pipeline.store.receipts import merge_moments, moments_of
 from frame.pipeline.teach import feature_encoding, scales_of
 from frame.pipeline.teachers import encode
 
@@ -25,8 +26,8 @@ _STEPS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)  # that `auto` trie
 # Levels reach 32,767 steps, and a channel that hardly moves in the sample may move later: no step is smaller than this
 # share of the middle one, so that every channel has room for 800 of the usual deviations.
 _LEAST_SHARE = 0.25
-# The sample's cosine is not the data's: `auto` asks it for a twentieth less of a loss.
-_MARGIN = 0.95
+# The sample's cosine is not the data's: `auto` asks it for a fiftieth less of a loss.
+_MARGIN = 0.98
 
 Sample = Sequence[np.ndarray]
 """Features of one column, float32 ``[n_i, *shape]``: consecutive frames of a clip each."""
@@ -61,17 +62,39 @@ def settle(
         if not asked.needs_sample:
             settled[name] = replace(column, encoding="int8" if asked.kind == "int8" else "float16", steps=None)
             continue
-        tried = _trials(column, asked, sample[name])
+        spread = spread_of(sample[name])
+        tried = _trials(column, asked, sample[name], spread)
         best = _best(tried, asked)
-        settled[name] = encoded_as(column, best.encoding, best.step, sample[name])
+        settled[name] = encoded_as(column, best.encoding, best.step, spread)
         trials += [replace(trial, chosen=trial is best) for trial in tried]
     return settled, trials
 
 
-def encoded_as(column: Column, encoding: Encoding, step: float, sample: Sample) -> Column:
-    """``column`` in this encoding; of ``residual``, with the steps of the sample."""
-    steps = _steps(sample, step) if encoding == "residual" else None
-    return replace(column, encoding=encoding, steps=steps)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Mean and standard deviation of every channel over a sample, float64 ``[width]``."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def spread_of(sample: Sample) -> Spread:
+    """Of all finite tokens of a sample. Raises ``InputError`` where there is none."""
+    width = sample[0].shape[-1]
+    parts = [moments_of(tokens[np.isfinite(tokens).all(axis=1)]) for tokens in (x.reshape(-1, width) for x in sample)]
+    count, mean, variance = merge_moments(parts, width)
+    if not count:
+        raise InputError(
+            what="Not one feature of the sample is finite.",
+            where="--encoding",
+            fix="--precision float32, or --encoding float16 to see which clips fail.",
+        )
+    return Spread(mean=mean, deviation=np.sqrt(variance))
+
+
+def encoded_as(column: Column, encoding: Encoding, step: float, spread: Spread) -> Column:
+    """``column`` in this encoding; of ``residual``, with steps of so many standard deviations."""
+    return replace(column, encoding=encoding, steps=_steps(spread, step) if encoding == "residual" else None)
 
 
 def try_out(column: Column, sample: Sample, *, step: float = 0.0) -> Trial:
@@ -102,22 +125,22 @@ def _plain_bits(column: Column) -> float:
     return 8 * column.row_bytes / math.prod(column.shape)
 
 
-def _trials(column: Column, asked: Asked, sample: Sample) -> list[Trial]:
-    def trial(step: float) -> Trial:
-        return try_out(encoded_as(column, "residual", step, sample), sample, step=step)
+def _trials(column: Column, asked: Asked, sample: Sample, spread: Spread) -> list[Trial]:
+    def trial(encoding: Encoding, step: float = 0.0) -> Trial:
+        return try_out(encoded_as(column, encoding, step, spread), sample, step=step)
 
-    plain: tuple[Encoding, ...] = ("float16", "int8")
-    others = [try_out(encoded_as(column, encoding, 0.0, sample), sample) for encoding in plain]
+    others = [trial("float16"), trial("int8")]
     if asked.kind == "residual":
-        return [*others, trial(asked.number)]
-    return [*others, *map(trial, sorted({*_STEPS, _fitting_step(asked.number, sample)}))]
+        return [*others, trial("residual", asked.number)]
+    steps = sorted({*_STEPS, _fitting_step(asked.number, sample, spread)})
+    return [*others, *(trial("residual", step) for step in steps)]
 
 
-def _fitting_step(cosine: float, sample: Sample) -> float:
+def _fitting_step(cosine: float, sample: Sample, spread: Spread) -> float:
     """About the largest step that loses no more than it may, three digits of it. The loss goes with its square."""
     step, allowed = STEP, _MARGIN * (1 - cosine)
     for _ in range(3):
-        scales = scales_of(_steps(sample, step), "cpu")
+        scales = scales_of(_steps(spread, step), "cpu")
         made = [encode(torch.from_numpy(features), "residual", scales) for features in sample]
         lost = 1 - float(torch.cat([item.cosine[item.finite].flatten().double() for item in made]).mean())
         step = min(max(step * math.sqrt(allowed / max(lost, 1e-9)), LEAST_STEP), MOST_STEP)
@@ -143,18 +166,8 @@ def _best(tried: Sequence[Trial], asked: Asked) -> Trial:
     return min(good, key=lambda trial: trial.bits)
 
 
-def _steps(sample: Sample, step: float) -> Steps:
-    """``step`` standard deviations of each channel over the sample, and each channel's mean, as float32 has them."""
-    width = sample[0].shape[-1]
-    tokens = np.concatenate([features.reshape(-1, width) for features in sample]).astype(np.float64)
-    tokens = tokens[np.isfinite(tokens).all(axis=1)]
-    if not len(tokens):
-        raise InputError(
-            what="Not one feature of the sample is finite.",
-            where="--encoding",
-            fix="--precision float32, or --encoding float16 to see which clips fail.",
-        )
-    deviation = tokens.std(axis=0)
-    floor = max(_LEAST_SHARE * float(np.median(deviation)), 1e-6)
-    sizes = np.maximum(step * np.maximum(deviation, floor), np.finfo(np.float32).tiny).astype(np.float32)
-    return Steps(step=tuple(map(float, sizes)), mean=tuple(map(float, tokens.mean(axis=0).astype(np.float32))))
+def _steps(spread: Spread, step: float) -> Steps:
+    """``step`` standard deviations of each channel, and each channel's mean, as float32 has them."""
+    floor = max(_LEAST_SHARE * float(np.median(spread.deviation)), 1e-6)
+    sizes = np.maximum(step * np.maximum(spread.deviation, floor), np.finfo(np.float32).tiny).astype(np.float32)
+    return Steps(step=tuple(map(float, sizes)), mean=tuple(map(float, spread.mean.astype(np.float32))))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
@@ -29,11 +31,15 @@ def sample_features(
 
     Clips that do not decode are left out; raises ``InputError`` where none does.
     """
-    bench = TeacherBench(replace(teachers, columns={}))
     found: dict[str, list[np.ndarray]] = {}
     why = ""
     chosen = _chosen(index)
-    with DecodeCage() as cage, progress.bar("sampling features", total=len(chosen), unit="clips") as tick:
+    with (
+        DecodeCage() as cage,
+        _one_thread(),
+        progress.bar("sampling features", total=len(chosen), unit="clips") as tick,
+    ):
+        bench = TeacherBench(replace(teachers, columns={}))
         for position, low, high in chosen:
             clip = index.slice(position, 1).to_pylist()[0]
             try:
@@ -52,6 +58,17 @@ def sample_features(
             fix="Another --decoder, or --encoding float16, which needs no sample.",
         )
     return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in the workers of a build: sums in another order are other steps, and so another cache."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _chosen(index: pa.Table) -> list[tuple[int, int, int]]:

@@ -60,6 +60,9 @@ BUILD = ("build", "--dataset", "folder", "--teachers", "timm:test_vit", "--weigh
         ([*BUILD, "--source", "CLIPS", "--out", "OUT", "--weights", "test_vit=/nowhere.pth"], ["/nowhere.pth"]),
         ([*BUILD, "--source", "CLIPS", "--out", "OUT", "--size", "3"], ["--size"]),
         ([*BUILD, "--source", "CLIPS", "--out", "OUT", "--units", "5/4"], ["--units 5/4"]),
+        ([*BUILD, "--source", "CLIPS", "--out", "OUT", "--encoding", "residual:3"], ["residual:3", "auto:COSINE"]),
+        (["recode", "CACHE", "OUT", "--encoding", "auto:1"], ["auto:1", "below 1"]),
+        (["recode", "CACHE", "CACHE", "--encoding", "int8"], ["another cache", "new folder"]),
         ([*BUILD, "--source", "CLIPS", "--out", "/proc/nope/cache"], ["/proc/nope"]),
         (["export", "CACHE", "OUT", "--to", "zarr", "--columns", "nope"], ["nope"]),
         (["export", "CACHE", "OUT", "--to", "zarr", "--units", "7-3"], ["7-3"]),
@@ -112,6 +115,31 @@ def test_another_format_version_is_named(cache: Path, forge: Forge, tmp_path: Pa
     done = forked(forge, "info", tmp_path / "c")
     assert done.returncode == 1
     assert "format version 2; this program reads version 1" in done.stderr
+
+
+def test_an_encoding_is_chosen_told_kept_and_checked(clips: Path, cache: Path, forge: Forge, tmp_path: Path) -> None:
+    asked = ("--source", clips, "--out", tmp_path / "out", "--encoding", "auto:0.999")
+    planned = forked(forge, "plan", *BUILD[1:], *asked)
+    assert planned.returncode == 0, planned.stderr
+    assert "test_vit.patch, on a sample:" in planned.stdout
+    assert sum(line.startswith("> residual") for line in planned.stdout.splitlines()) == 2
+    recoded = forked(forge, "recode", cache, tmp_path / "copy", "--encoding", "auto:0.999", "--to", "webdataset")
+    assert recoded.returncode == 0, recoded.stderr
+    assert "Recoded" in recoded.stdout
+    value = json.loads(forked(forge, "info", tmp_path / "copy", "--json").stdout)
+    column = value["columns"]["test_vit.patch"]
+    assert (column["encoding"], value["build"]["encoding"], value["build"]["recoded_from"]) == (
+        "residual",
+        "auto:0.999",
+        "float16",
+    )
+    assert 1 < column["bits"] < 8
+    assert 0.998 < column["mean_cosine"] < 0.9999
+    checked = forked(
+        forge, "verify", tmp_path / "copy", "--against-teacher", "6", "--source", clips, "--weights", "test_vit=random"
+    )
+    assert checked.returncode == 0, checked.stderr + checked.stdout
+    assert "6 of 6 rows agree" in checked.stdout
 
 
 def test_plan_says_what_it_will_cost_and_writes_nothing(clips: Path, tmp_path: Path) -> None:

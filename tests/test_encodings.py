@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from frame.manifests.errors import InputError
 from frame.pipeline.encoding_option import STEP, Asked, parse_encoding
-from frame.pipeline.encodings import encoded_as, settle, try_out
+from frame.pipeline.encodings import encoded_as, settle, spread_of, try_out
 from frame.pipeline.store.columns import Column
 from frame.pipeline.teach import scales_of
 from frame.pipeline.teachers import encode
@@ -86,7 +86,7 @@ def test_a_channel_that_does_not_move_in_the_sample_may_move_later() -> None:
     sample = walk(0)
     for features in sample:
         features[..., 5] = 1.0
-    column = encoded_as(PATCH, "residual", 0.1, sample)
+    column = encoded_as(PATCH, "residual", 0.1, spread_of(sample))
     assert column.steps is not None
     moved = torch.from_numpy(sample[0].copy())
     moved[..., 5] = 300.0
@@ -95,16 +95,16 @@ def test_a_channel_that_does_not_move_in_the_sample_may_move_later() -> None:
 
 def test_one_sample_without_a_finite_feature_is_refused() -> None:
     with pytest.raises(InputError, match="finite"):
-        encoded_as(PATCH, "residual", 0.1, [np.full((2, 49, WIDTH), np.nan, np.float32)])
+        spread_of([np.full((2, 49, WIDTH), np.nan, np.float32)])
 
 
 def test_rows_that_are_not_finite_do_not_count() -> None:
     sample = walk(0)
-    column = encoded_as(PATCH, "residual", 0.1, sample)
+    column = encoded_as(PATCH, "residual", 0.1, spread_of(sample))
     whole = try_out(column, sample)
     spoiled = [features.copy() for features in sample]
     spoiled[0][3, 2, 1] = np.inf
-    assert encoded_as(PATCH, "residual", 0.1, spoiled).steps is not None
+    assert encoded_as(PATCH, "residual", 0.1, spread_of(spoiled)).steps is not None
     assert abs(try_out(column, spoiled).mean_cosine - whole.mean_cosine) < 1e-5
 
 
@@ -131,7 +131,7 @@ def test_less_change_from_frame_to_frame_takes_fewer_bits() -> None:
     bits = []
     for change in (0.1, 0.4, 1.0):
         sample = walk(0, change=change)
-        bits.append(try_out(encoded_as(PATCH, "residual", 0.1, sample), sample).bits)
+        bits.append(try_out(encoded_as(PATCH, "residual", 0.1, spread_of(sample)), sample).bits)
     assert bits == sorted(bits)
     assert bits[0] < bits[2] - 1
 

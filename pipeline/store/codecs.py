@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -60,24 +59,13 @@ def from_levels(levels: np.ndarray, steps: Steps, out: np.ndarray) -> None:
 def unpack_into(parts: Sequence[Part], steps: Steps, out: np.ndarray) -> None:
     """The features of all ``parts``, one behind the other, into ``out`` float16 ``[rows, *shape]``.
 
-    Side by side in as many threads as torch uses here: one in a data loader's process, all cores in one that reads for
-    itself.
+    One after the other: in two threads they take as long, because each waits for the other's turn in the interpreter.
+    Readers that have more to read are given more processes.
     """
-    import torch
-
     ladder = _ladder(steps)
-
-    def unpack(part: Part) -> None:
-        first = parts[0].low
-        ladder.climb(part.levels(), out[part.low - first : part.high - first])
-
-    threads = min(torch.get_num_threads(), len(parts))
-    if threads < 2:
-        for part in parts:
-            unpack(part)
-        return
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        list(pool.map(unpack, parts))
+    for part in parts:
+        first = part.low - parts[0].low
+        ladder.climb(part.levels(), out[first : first + part.high - part.low])
 
 
 @lru_cache(maxsize=64)

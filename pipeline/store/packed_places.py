@@ -46,7 +46,7 @@ class PackedPlaces:
         return out
 
     def parts(self, start: int, stop: int) -> list[Part]:
-        """The chunks that hold unit rows ``[start, stop)``, each to be unpacked on its own, by any thread."""
+        """The chunks that hold unit rows ``[start, stop)``, each to be unpacked on its own."""
         if start == stop:
             return []
         first = bisect_right(self.starts, start) - 1

@@ -85,10 +85,9 @@ def unpack(data: np.ndarray, out: np.ndarray) -> np.ndarray:
         raise ValueError(f"it cannot be unpacked: {error}") from None
     if whole is not flat:
         flat[...] = whole[: len(flat)]
-    flat[0] -= ZERO
+    flat -= ZERO
     for before, row in itertools.pairwise(flat):
         row += before
-        row -= ZERO
     return out.view(np.int16)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from unittest import mock
 
 from store_caches import CLS, LATER, Made, add_column, make_cache, quick_disk, restore, tree, unit_data
@@ -155,7 +155,8 @@ LENGTHS, FAILED, UNIT_ROWS = (3, 2, 4), 1, 5
 def cache_commands(store: StoreKind, scratch: Path) -> dict[str, CacheCommand]:
     """Building a new cache of two units and two columns, and adding another teacher's column to it."""
     path = scratch / "calm"
-    first = make_cache(path, store=store, lengths=LENGTHS, failed=(FAILED,), rows_per_unit=UNIT_ROWS)
+    layout: Any = {"lengths": LENGTHS, "failed": (FAILED,), "rows_per_unit": UNIT_ROWS, "encoding": "residual"}
+    first = make_cache(path, store=store, **layout)
     grown = add_column(first)
     shutil.rmtree(path)
     commands: dict[str, CacheCommand] = {}

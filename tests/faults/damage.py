@@ -14,6 +14,7 @@ from frame.pipeline.store.verify import Problem, verify
 from frame.train.spans import find_spans
 
 STORES = ["zarr", "webdataset"]
+KINDS = [(store, encoding) for store in STORES for encoding in ("int8", "residual")]
 TAUGHT = ("frames", PATCH, CLS)
 LAYOUT: dict[str, Any] = {"lengths": (3, 5, 0, 11, 4), "failed": (0,), "encoding": "int8"}
 

@@ -18,7 +18,11 @@ from frame.pipeline.store import CacheError, open_cache
 from frame.pipeline.store.receipts import receipt_units
 from frame.pipeline.store.verify import check_units
 
-PLAN = ("--teachers", TEACHER, "--weights", "random", "--size", "64", "--unit-rows", "24", "--batch-rows", "8")
+ENCODING = "residual"
+PLAN = (
+    *("--teachers", TEACHER, "--weights", "random", "--size", "64", "--unit-rows", "24", "--batch-rows", "8"),
+    *("--encoding", ENCODING),
+)
 RUN = ("--workers", "1", "--max-failures", "1", "--json")
 UNITS = 13
 PATIENCE = 30.0  # seconds until nothing of a killed session may be left: ten, on a machine that has time for it
@@ -31,7 +35,7 @@ def write_source(folder: Path) -> Path:
 
 def write_calm(source: Path, path: Path, tmp: Path) -> Path:
     """The cache that the stages make one after the other in one process, without Ray, undisturbed."""
-    prepared = make(source, path)
+    prepared = make(source, path, encoding=ENCODING)
     run(prepared)
     assert finish(path, tmp=tmp) == 0
     assert prepared.cache.units == UNITS

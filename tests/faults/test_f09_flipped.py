@@ -6,22 +6,23 @@ from pathlib import Path
 
 import google_crc32c
 import pytest
-from damage import STORES, Whatever, flips, found, problems_of, read_silently, shards, three_units
+from damage import KINDS, Whatever, flips, found, problems_of, read_silently, shards, three_units
 from store_caches import Made, tree
 from tally import Fault
 
 from frame.pipeline.store.verify import check_units
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=KINDS, ids="-".join)
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
-    return three_units(tmp_path / "cache", request.param)
+    store, encoding = request.param
+    return three_units(tmp_path / "cache", store, encoding=encoding)
 
 
 @pytest.mark.fault("F09")
 def test_every_flipped_bit_is_found_and_none_is_read(fault: Fault, made: Made) -> None:
     files = tree(made.path)
-    for seed, (name, data) in enumerate(flips(files, fault.count(150))):
+    for seed, (name, data) in enumerate(flips(files, fault.count(80))):
         with fault.trial(seed) as trial:
             (made.path / name).write_bytes(data)
             trial.undetected += not found(made, name)

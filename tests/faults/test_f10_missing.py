@@ -7,16 +7,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from damage import LAYOUT, STORES, found, problems_of, read_silently, shards_of, three_units
+from damage import KINDS, LAYOUT, found, problems_of, read_silently, shards_of, three_units
 from store_caches import Made, make_cache, restore, tree
 from tally import Fault
 
 Change = tuple[tuple[str, ...], Mapping[str, bytes | None]]  # what has to be named; files with their new content
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=KINDS, ids="-".join)
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
-    return three_units(tmp_path / "cache", request.param)
+    store, encoding = request.param
+    return three_units(tmp_path / "cache", store, encoding=encoding)
 
 
 def changes(made: Made, files: dict[str, bytes]) -> Iterator[Change]:
@@ -27,11 +28,12 @@ def changes(made: Made, files: dict[str, bytes]) -> Iterator[Change]:
     for first, second in zip(shards_of(made, 1), shards_of(made, 2), strict=True):
         yield (first, second), {first: files[second], second: files[first]}
     yield ("receipts/000001.json",), {"receipts/000001.json": files["receipts/000002.json"]}
-    for layout in (LAYOUT, {**LAYOUT, "lengths": (3, 5, 0, 11, 5)}):
+    like = {**LAYOUT, "encoding": made.meta.build["encoding"]}
+    for layout in (like, {**like, "lengths": (3, 5, 0, 11, 5)}):
         other = make_cache(made.path.parent / str(layout["lengths"][-1]), store=made.meta.store, seed=9, **layout)
         old = tree(other.path)
         yield from (((name,), {name: old[name]}) for name in shards_of(other, 1))
-        if layout is not LAYOUT:
+        if layout is not like:
             yield ("receipts/000001.json",), {"receipts/000001.json": old["receipts/000001.json"]}
 
 

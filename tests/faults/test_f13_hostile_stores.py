@@ -32,6 +32,16 @@ EITHER: dict[str, Callable[[Made], Any]] = {
     "many units": lambda made: h.meta_json(made, rows=1 << 40, rows_per_unit=1),
     "huge unit": lambda made: h.meta_json(made, rows=1 << 40, rows_per_unit=1 << 40),
     "pickled column": lambda made: h.meta_json(made, columns=h.column(made, encoding="pickle")),
+    "residual without steps": lambda made: h.meta_json(made, columns=h.column(made, encoding="residual")),
+    "steps of nothing": lambda made: h.meta_json(
+        made, columns=h.column(made, encoding="residual", step=[0.0] * 5, mean=[0.0] * 5)
+    ),
+    "steps for other channels": lambda made: h.meta_json(
+        made, columns=h.column(made, encoding="residual", step=[0.1] * 4, mean=[0.0] * 4)
+    ),
+    "steps of text": lambda made: h.meta_json(
+        made, columns=h.column(made, encoding="residual", step=["1"] * 5, mean=[0.0] * 5)
+    ),
     "strange units": lambda made: h.meta_json(made, build={**made.meta.build, "units": [1 << 70, "x"]}),
     "column outside": lambda made: h.meta_json(made, columns={"../x": h.column(made)["dino.patch"]}),
     "metadata outside": lambda made: h.meta_json(made, metadata={"../../secret": "0" * 64}),

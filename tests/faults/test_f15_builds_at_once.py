@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from crews import Crews, complete
 from forge import Forge
-from ray_builds import PLAN, RUN, differences, fresh
+from ray_builds import ENCODING, PLAN, RUN, differences, fresh
 from store_caches import CLS, FIRST_COLUMNS, PATCH, Made, make_cache
 from tally import Fault
 from test_stages import make
@@ -102,7 +102,7 @@ def test_another_plan_is_refused_and_the_first_is_unaffected(fault: Fault, ray_s
     for seed, changes in enumerate(others):
         with fault.trial(seed) as trial:
             with pytest.raises(InputError, match=r"other options|planned"):
-                make(ray_source, ray_calm, **changes)
+                make(ray_source, ray_calm, **{"encoding": ENCODING, **changes})
             trial.lost += {file: file.stat().st_mtime_ns for file in ray_calm.rglob("*")} != before
 
 

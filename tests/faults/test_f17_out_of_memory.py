@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import striking
 from forge import Forge
-from ray_builds import RUN, differences
+from ray_builds import ENCODING, RUN, differences
 from small_videos import write_video
 from tally import Fault
 from test_stages import QUIET, make, run
@@ -83,7 +83,7 @@ def test_a_decoder_killed_for_its_memory_is_asked_again(
             return ask(self, *given, **named)
 
         path = tmp_path / str(seed)
-        prepared = make(ray_source, path)
+        prepared = make(ray_source, path, encoding=ENCODING)
         with fault.trial(seed) as trial, monkeypatch.context() as patch:
             patch.setattr(Child, "ask", struck)
             own_cage(DecodeCage())
@@ -102,7 +102,7 @@ def test_a_unit_that_costs_its_teacher_three_lives_ends_the_build_with_one_scree
     for seed in range(fault.count(1)):
         path, strikes = tmp_path / f"cache-{seed}", tmp_path / f"strikes-{seed}"
         (strikes / "careless").mkdir(parents=True)
-        prepared = make(ray_source, path)
+        prepared = make(ray_source, path, encoding=ENCODING)
         run(prepared, list(range(1, prepared.cache.units)))
         striking.order(strikes, "teach", 0, "during", times=3)
         with fault.trial(seed) as trial:

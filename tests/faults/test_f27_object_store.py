@@ -308,12 +308,18 @@ def test_of_two_plans_at_once_one_is_refused_and_the_other_unharmed(
 
 @pytest.mark.fault("F27")
 @pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("encoding", ["int8", "residual"])
 def test_ranged_reads_over_broken_connections_are_those_of_the_disk(
-    fault: Fault, way: Way, request: pytest.FixtureRequest, tmp_path: Path, store: Literal["zarr", "webdataset"]
+    fault: Fault,
+    way: Way,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    store: Literal["zarr", "webdataset"],
+    encoding: Literal["int8", "residual"],
 ) -> None:
-    disk = make_cache(tmp_path / "disk", store=store, encoding="int8")
-    made = make_cache(place(request, "cache"), store=store, encoding="int8")  # type: ignore[arg-type]
-    for seed in range(fault.count(6)):
+    disk = make_cache(tmp_path / "disk", store=store, encoding=encoding)
+    made = make_cache(place(request, "cache"), store=store, encoding=encoding)  # type: ignore[arg-type]
+    for seed in range(fault.count(4)):
         with fault.trial(seed) as trial:
             way.begin(at_random(seed, 0.3))
             cache, rng = made.open(), np.random.default_rng(seed)
