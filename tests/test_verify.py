@@ -6,6 +6,7 @@ That nothing which happens to a cache's files goes unnoticed is shown in tests/f
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from damage import STORES, is_shard, problems_of, read_silently, shards_of, three_units
 from store_caches import CLS, FIRST_COLUMNS, PATCH, Made, add_column, commit, make_cache, tree, unit_data
 
-from frame.pipeline.store import Cache, open_cache
+from frame.pipeline.store import Cache, CacheError, open_cache
 from frame.pipeline.store.layout import sealed
 from frame.pipeline.store.receipts import FileEntry, receipt_path
 from frame.pipeline.store.tar_check import strange_member
@@ -35,6 +36,30 @@ def test_an_intact_cache_has_no_problems(made: Made) -> None:
     shards = [data for name, data in tree(made.path).items() if is_shard(name)]
     assert (report.files, report.bytes) == (len(shards), sum(map(len, shards)))
     assert read_silently(made) == []
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_units_of_the_same_plan_with_other_steps_are_stale_and_never_read(tmp_path: Path, store: Any) -> None:
+    """Built at another place, on another kind of processor: the same levels mean something else there."""
+    ours, theirs = (make_cache(tmp_path / name, store=store, encoding="residual", units=()) for name in "ab")
+    column = theirs.meta.columns[PATCH]
+    assert column.steps is not None
+    steps = replace(column.steps, step=tuple(1.001 * value for value in column.steps.step))
+    theirs = replace(
+        theirs, meta=replace(theirs.meta, columns={**theirs.meta.columns, PATCH: replace(column, steps=steps)})
+    )
+    for unit in theirs.units:
+        commit(theirs, unit)
+    for folder in ("receipts", "dino.patch/c", "clip.cls/c", "frames/c", "shards"):
+        if (theirs.path / folder).exists():
+            shutil.copytree(theirs.path / folder, ours.path / folder, dirs_exist_ok=True)
+    cache = ours.open()
+    for unit in ours.units:
+        problems = check_unit(cache, unit, deep=True).problems
+        assert {(problem.kind, problem.columns) for problem in problems} == {("stale", (PATCH,))}
+    with pytest.raises(CacheError, match="not committed"):
+        cache.read(PATCH, 0, 1)
+    assert len(cache.read(CLS, 0, 1)) == 1
 
 
 def test_receipts_of_other_units_and_teachers_are_stale(made: Made) -> None:

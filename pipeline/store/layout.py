@@ -142,9 +142,11 @@ class CacheMeta:
         return {spec.name: spec for spec in specs}
 
     def teacher_id(self, column: str) -> str:
-        """Digest of the record of the teacher behind ``column``: receipts name it, so that a stale column shows."""
-        teacher = self.columns[column].teacher
-        return sha256_bytes(canonical(self.teachers[teacher] if teacher else None))
+        """Digest of the record of the teacher behind ``column``, and of the column's steps where it has any: receipts
+        name it, so that a stale column shows."""
+        teacher, steps = self.columns[column].teacher, self.columns[column].steps
+        record = self.teachers[teacher] if teacher else None
+        return sha256_bytes(canonical([record, steps.to_json()] if steps else record))
 
     def to_bytes(self) -> bytes:
         """The content of ``cache.json``."""

@@ -91,7 +91,7 @@ def _column_problems(cache: Cache, receipt: Receipt, file: str) -> Iterator[Prob
         if entry is None:
             yield Problem(kind="missing", file=file, detail=f"no {name} yet", unit=receipt.unit, columns=(name,))
         elif entry.teacher != cache.meta.teacher_id(name):
-            detail = f"{name} was made by another teacher"
+            detail = f"{name} was made by another teacher, or with other steps"
             yield Problem(kind="stale", file=file, detail=detail, unit=receipt.unit, columns=(name,))
         elif not set(file_names(cache.meta, column, receipt.unit)) <= receipt.files.keys():
             detail = f"{name}'s files are not named"
