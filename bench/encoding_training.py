@@ -56,7 +56,7 @@ def evaluate(options: argparse.Namespace, encoder: Path, out: Path) -> dict[str,
         some = ("--sequences", options.sequences) if options.sequences else ()
         run("frame-eval", "davis", "--data", options.davis, "--encoder", encoder, "--out", out, *some)
     scores: dict[str, Any] = json.loads((out / "result.json").read_text())["scores"]
-    return {name: float(scores[name]) for name in ("J&F-Mean", "J-Mean", "F-Mean")}
+    return {name: float(scores[name]) for name in ("J&F_mean", "J_mean", "F_mean")}
 
 
 def print_table(figures: dict[tuple[str, int], dict[str, float]], encoding: str, seeds: range) -> None:

@@ -53,6 +53,18 @@ def test_a_part_of_a_chunk_is_unpacked_from_a_part_of_its_blocks() -> None:
         assert len(cut) == len(data) if rows > 6 else len(cut) < len(data) * (rows + 2) / 8
 
 
+def test_rows_larger_than_a_block_come_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "_MOST_BLOCK", 1 << 15)
+    levels = large()
+    (data,) = packing.pack([levels])
+    for rows in (1, 3, 8):
+        assert np.array_equal(unpacked(data, rows, levels.shape[1:]), levels[:rows])
+    levels = np.arange(3 * 50_000, dtype=np.int64).astype(np.int16).reshape(3, 50_000)  # a block is no part of a row
+    (data,) = packing.pack([levels])
+    for rows in (1, 2, 3):
+        assert np.array_equal(unpacked(data, rows, levels.shape[1:]), levels[:rows])
+
+
 def test_the_same_levels_have_the_same_bytes_however_many_threads_numcodecs_may_use() -> None:
     """With several threads on one buffer, Blosc's blocks lie in the order in which they were done."""
     levels = large()

@@ -78,13 +78,13 @@ def unpack(data: np.ndarray, out: np.ndarray) -> np.ndarray:
     flat = out.reshape(len(out), -1)
     cut = _prefix(data, flat.nbytes)
     held = _HEADER.unpack(cut[: _HEADER.size].tobytes())[4]
-    whole = flat if held == flat.nbytes else np.empty((held // flat[0].nbytes, flat.shape[1]), dtype=np.uint16)
+    whole = flat if held == flat.nbytes else np.empty(held // flat.itemsize, dtype=np.uint16)
     try:
         blosc.decompress(cut, whole)
     except RuntimeError as error:
         raise ValueError(f"it cannot be unpacked: {error}") from None
     if whole is not flat:
-        flat[...] = whole[: len(flat)]
+        flat[...] = whole[: flat.size].reshape(flat.shape)
     flat -= ZERO
     for before, row in itertools.pairwise(flat):
         row += before
