@@ -26,7 +26,7 @@ from frame.pipeline.prepare import Prepared
 from frame.pipeline.store import Cache, open_cache
 from frame.pipeline.store.files import writer_folder
 from frame.pipeline.teach_stage import TeachStage
-from frame.pipeline.teachers import Encoded, Encoding, Teacher
+from frame.pipeline.teachers import Encoded, Encoding, Scales, Teacher
 from frame.pipeline.write_stage import WriteStage
 
 Features = dict[str, torch.Tensor]
@@ -191,8 +191,8 @@ def test_a_build_that_does_not_look_is_noticed(fault: Fault, build: Build, tmp_p
     path = tmp_path / "cache"
     shutil.copytree(build.planned, path)
 
-    def blind(features: torch.Tensor, encoding: Encoding) -> Encoded:
-        made = real(torch.nan_to_num(features), encoding)
+    def blind(features: torch.Tensor, encoding: Encoding, scales: Scales | None) -> Encoded:
+        made = real(torch.nan_to_num(features), encoding, scales)
         return replace(made, values=features.half(), finite=torch.ones(len(features), dtype=torch.bool))
 
     def blind_moments(tokens: torch.Tensor) -> torch.Tensor:
