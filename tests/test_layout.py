@@ -141,6 +141,25 @@ def test_impossible_columns_are_refused(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes", [{"format": "1"}, {"format": True}, {"kind": "other"}, {"units": 99}, {"format": 2, "kind": "other"}]
+)
+def test_what_it_says_besides_must_follow_from_the_rest(changes: dict[str, Any]) -> None:
+    value = json.loads(make_meta().to_bytes())
+    del value["sha256"]
+    assert parse_meta(sealed(value), where=HERE) == make_meta()
+    with pytest.raises(CacheError):
+        parse_meta(sealed({**value, **changes}), where=HERE)
+    value["columns"]["dino.patch"]["dtype"] = "float32"
+    with pytest.raises(CacheError, match="contradicts"):
+        parse_meta(sealed(value), where=HERE)
+
+
+def test_steps_are_written_and_read_back_to_the_bit() -> None:
+    meta = make_meta(columns=columns_of("residual"))
+    assert parse_meta(meta.to_bytes(), where=HERE) == meta
+
+
+@pytest.mark.parametrize(
     "name", ["", "..", ".", "a/b", "../a", "a.B", "-a", "_a", "a b", "a\n", "a.b.c.d", "ü", "a" * 101, "a.", "\0"]
 )
 def test_names_that_are_no_folder_names_are_refused(name: str) -> None:

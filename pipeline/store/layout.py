@@ -181,12 +181,22 @@ def parse_meta(data: bytes, *, where: StorePath) -> CacheMeta:
             columns=columns,
             **{key: value[key] for key in CacheMeta.__slots__ if key != "columns"},
         )
-        consistent = _plausible(meta) and meta.plan_id == value["plan"]
+        consistent = _plausible(meta) and meta.plan_id == value["plan"] and _says_so(value, meta)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CacheError(what="cache.json lacks something it must have.", where=str(where), why=repr(error)) from error
     if not consistent:
         raise CacheError(what="cache.json contradicts itself.", where=str(where))
     return meta
+
+
+def _says_so(value: Mapping[str, Any], meta: CacheMeta) -> bool:
+    """Is what the file says besides, for other readers, what follows from the rest?"""
+    dtypes = {name: item["dtype"] for name, item in value["columns"].items()}
+    return (
+        (value["kind"], type(value["format"]), value["format"]) == ("frame-cache", int, FORMAT)
+        and value["units"] == meta.units
+        and dtypes == {name: column.dtype for name, column in meta.columns.items()}
+    )
 
 
 def _plausible(meta: CacheMeta) -> bool:

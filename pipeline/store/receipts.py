@@ -113,6 +113,8 @@ def parse_receipt(data: bytes, *, where: StorePath, unit: int, plan_id: str) -> 
     """The receipt in ``data``, read from ``where``; raises as ``read_receipt`` does."""
     value = unseal(data, where=where)
     try:
+        if value["format"] != FORMAT:
+            raise ValueError(f"format version {value['format']!r:.20}, this program reads {FORMAT}")
         receipt = Receipt(
             unit=value["unit"],
             plan_id=value["plan"],

@@ -174,14 +174,14 @@ def _new_receipt(meta: CacheMeta, data: UnitData, columns: list[Column], files: 
 
 
 def _loss(column: Column, data: UnitData, files: Mapping[str, FileEntry]) -> dict[str, float] | None:
-    """The loss that was measured, and what it bought: ``bits`` a value, as the column's arrays lie in the files."""
-    loss = data.loss.get(column.name)
+    """The loss that was measured, and what it bought: ``bits`` a value, of packed ones as they lie in the files."""
+    loss, values = data.loss.get(column.name), math.prod(column.shape)
     if not loss or not len(data.rows):
         return loss
-    arrays = {spec.name for spec in column.arrays(1)}
-    members = [item for entry in files.values() for item in entry.members.items() if item[0] in arrays]
-    stored = sum(length for _, places in members for _, _, length, _ in places)
-    return {**loss, "bits": 8 * stored / (len(data.rows) * math.prod(column.shape))}
+    if column.steps is None:
+        return {**loss, "bits": 8 * column.row_bytes / values}
+    places = [place for entry in files.values() for place in entry.members.get(column.name, [])]
+    return {**loss, "bits": 8 * sum(length for _, _, length, _ in places) / (len(data.rows) * values)}
 
 
 def _previous(cache: StorePath, meta: CacheMeta, unit: int) -> Receipt | None:
