@@ -7,6 +7,7 @@ docs/encoding.md for residual.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -150,6 +151,34 @@ def test_stock_libraries_read_the_same_numbers(tmp_path: Path, store: Any, code:
             (rows,) = (row for row in made.table.to_pylist() if row["clip"] == clip)
             ours = made.open().read(column, rows["first_row"], rows["first_row"] + rows["n_frames"])
             assert np.array_equal(found[name], ours)
+
+
+DOCUMENTED = """
+for cache, out in zip(map(Path, sys.argv[1::2]), sys.argv[2::2]):
+    index = pyarrow.parquet.read_table(cache / "index.parquet")
+    found = {}
+    for clip in index.column("clip").to_pylist():
+        for column in json.loads((cache / "cache.json").read_text())["columns"]:
+            try:
+                found[clip + ":" + column] = read_clip(cache, clip, column)
+            except ValueError:
+                continue
+    np.savez(out, **found)
+"""
+
+
+def test_the_reader_in_the_documentation_gives_our_bits(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "format.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: tuple[Any, ...] = ("float16", "int8", "residual")
+    caches = [add_column(make_cache(tmp_path / name, encoding=name), failed=[3]) for name in names]
+    for made, found in zip(
+        caches, read_without_frame(caches, f"from pathlib import Path\n{code}\n{DOCUMENTED}"), strict=True
+    ):
+        expected = expected_of(made)
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            assert np.array_equal(found[name], values), name
 
 
 def test_the_block_is_one() -> None:
