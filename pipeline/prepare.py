@@ -264,7 +264,7 @@ def resume(
     _require_no_namesake(meta, asked, path)
     new = [spec for spec in asked if spec.name not in meta.teachers]
     sources = _weights_of(meta, known, new, facts, weights)
-    _require_same_students(meta, [spec for spec in known if _named(spec, weights)], sources)
+    _require_same_weights(meta, [spec for spec in known if _named(spec, weights)], sources)
     # A list of clips names files relative to its own folder.
     root = given.parent if given.is_file() else given
     if new:
@@ -273,15 +273,14 @@ def resume(
     return Prepared(cache=cache, source=root, teachers=_teacher_plan(cache.meta, [*known, *new], sources))
 
 
-def _require_same_students(meta: CacheMeta, specs: Sequence[TeacherSpec], sources: Mapping[str, WeightSource]) -> None:
-    """A run folder changes when training goes on: given the weights of a column that is there, say if they are others.
+def _require_same_weights(meta: CacheMeta, specs: Sequence[TeacherSpec], sources: Mapping[str, WeightSource]) -> None:
+    """Given the weights of a column that is there, say if they are others: a run folder's change when training goes on.
 
     With nothing left to make, nobody else would load them, and the old column would be taken for the new one.
     """
     for spec in specs:
-        if spec.library == "frame":
-            record = meta.teachers[spec.name]
-            load_recorded(spec, weights=sources[spec.name], record=record, precision=meta.build["precision"])
+        record = meta.teachers[spec.name]
+        load_recorded(spec, weights=sources[spec.name], record=record, precision=meta.build["precision"])
 
 
 def _weights_of(

@@ -53,7 +53,7 @@ class Pools:
                 teachers=teachers,
                 writers=max(1, min(units, cpus // 4)),
                 threads=None,
-                gpus=session.gpus / teachers,
+                gpus=1 / -(-teachers // int(session.gpus)),  # whole ones, or equal shares: Ray has no others
             )
         teachers = min(workers or cpus, units)
         return cls(

@@ -90,7 +90,10 @@ def summary_text(summary: Summary) -> str:
         rows.append(("repaired", f"{len({problem.unit for problem in summary.repaired}):,} units"))
     if summary.wall:
         rows += _where_time_went(summary)
-    head = "Nothing was missing." if not summary.units else "Done." if not summary.left else "This share is done."
+    if summary.left:
+        head = "This share is done." if summary.units else "Nothing of this share was missing."
+    else:
+        head = "Done." if summary.units else "Nothing was missing."
     return f"{head}\n{table(rows)}{_failures(summary.failed)}"
 
 

@@ -5,6 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 from test_stages import QUIET, make, run, tree
 
 from frame.manifests.errors import InputError
@@ -186,6 +189,17 @@ def test_other_weights_than_planned_are_not_passed_over(clips: Path, cache: Path
     with pytest.raises(InputError, match="other weights of 'test_vit'") as caught:
         create(options, cache, QUIET)
     assert caught.value.why == "cache: random, asked: hub"
+
+
+def test_other_weights_than_a_column_has_are_refused_even_with_nothing_left_to_make(cache: Path) -> None:
+    torch.manual_seed(7)
+    weights = cache.parent / "other.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), weights)
+    remembered = facts_path(cache).read_bytes()
+    with pytest.raises(InputError, match="not the one this cache was built with"):
+        resume(cache, weights=[f"test_vit={weights}"], progress=QUIET)
+    assert facts_path(cache).read_bytes() == remembered
+    resume(cache, weights=["test_vit=random"], progress=QUIET)
 
 
 def test_a_decoder_that_is_not_installed_is_refused_before_anything_is_planned(clips: Path, tmp_path: Path) -> None:
