@@ -6,6 +6,7 @@ checksum fits, and the training set is wrong. Only the teacher itself can tell.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ from frame.pipeline.store.columns import FRAMES
 from frame.pipeline.store.receipts import Receipt
 from frame.pipeline.teach import TeacherBench
 
-LIMITS = {"float16": 0.99999, "int8": 0.999}
+AGAIN = 0.99999
+"""The cosine of a token with itself, computed again: in another batch, on another processor."""
+LIMITS = {"float16": AGAIN, "int8": 0.999}
 """The worst token's cosine, whatever the receipts say. A ``residual`` column has the loss that was asked for."""
-SLACK = 2e-5
-"""How far below the worst cosine of its unit's receipt a token may lie: another batch, another processor, float16."""
 FRAME_LIMIT = 1  # grey levels: another processor may round a resized pixel the other way
 
 
@@ -109,4 +110,6 @@ def _fine(cache: Cache, receipt: Receipt | None, name: str, value: float) -> boo
         return value <= FRAME_LIMIT
     entry = receipt.columns.get(name) if receipt else None
     promised = entry.loss["worst_cosine"] if entry and entry.loss else 1.0
-    return value >= max(LIMITS.get(cache.columns[name].encoding, 0.0), promised - SLACK)
+    # Its loss and what comes of computing it again may turn a token the same way: their angles add up.
+    angle = sum(math.acos(min(max(cosine, -1.0), 1.0)) for cosine in (promised, AGAIN))
+    return value >= max(LIMITS.get(cache.columns[name].encoding, 0.0), math.cos(min(angle, math.pi)))

@@ -90,6 +90,26 @@ def _positive(value: int | None) -> bool:
     return value is None or value >= 1
 
 
+def options_of(meta: CacheMeta, source: Path) -> BuildOptions:
+    """The options a cache was planned with, as far as its metadata keep them."""
+    return BuildOptions(
+        dataset=meta.dataset["name"],
+        source=source,
+        teachers=tuple(record["requested"] for record in meta.teachers.values()),
+        size=meta.geometry["size"],
+        fit=meta.geometry["fit"],
+        store=meta.store,
+        seed=meta.dataset["seed"],
+        per_class=meta.dataset["per_class"],
+        limit=meta.dataset["limit"],
+        unit_rows=meta.rows_per_unit,
+        **meta.sampling,
+        # A partial export notes there which units it took, a recoded cache what it was before; those are no options
+        # of a build.
+        **{key: value for key, value in meta.build.items() if key not in ("units", "recoded_from")},
+    )
+
+
 def require_same(meta: CacheMeta, options: BuildOptions, *, cache: StorePath) -> None:
     """Refuse to go on with a cache under other options than it was planned with, naming each that differs."""
     have: dict[str, Any] = {**meta.sampling, **meta.geometry, **meta.build, "store": meta.store}

@@ -18,13 +18,14 @@ from frame.pipeline.decode import DecodeCage
 from frame.pipeline.encoding_option import parse_encoding
 from frame.pipeline.encodings import Trial, settle
 from frame.pipeline.local import LocalFacts, read_facts, write_facts
-from frame.pipeline.options import BuildOptions, require_same
+from frame.pipeline.options import BuildOptions, options_of, require_same
 from frame.pipeline.plan import Plan, frames_column, make_plan, probe_clips
+from frame.pipeline.repair import repair_metadata
 from frame.pipeline.report import trials_text
 from frame.pipeline.sample import sample_features
-from frame.pipeline.store import Cache, CacheError, open_cache, reopen
+from frame.pipeline.store import Cache, open_cache, reopen
 from frame.pipeline.store.columns import FRAMES, Column
-from frame.pipeline.store.files import exclusive, make_root, sha256_bytes, writer_folder
+from frame.pipeline.store.files import exclusive, make_root, writer_folder
 from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta
 from frame.pipeline.store.object_writer import claim_place
 from frame.pipeline.store.objects import ObjectPath, StorePath
@@ -324,7 +325,7 @@ def _remember(path: StorePath, source: Path, weights: Mapping[str, WeightSource]
 def _add_teachers(
     cache: Cache, new: list[TeacherSpec], weights: Mapping[str, WeightSource], source: Path, progress: Progress
 ) -> Cache:
-    options = _options_of(cache.meta, Path())
+    options = options_of(cache.meta, Path())
     records = _records(new, weights, options, progress)
     added: dict[str, Column] = {}
     for spec in new:
@@ -343,68 +344,3 @@ def _add_teachers(
         with writer_folder(cache.path) as tmp:
             write_metadata(cache.path, meta, files, (cache.path / INDEX).read_bytes(), tmp=tmp)
     return open_cache(cache.path)
-
-
-def repair_metadata(cache: Cache, source: Path, progress: Progress) -> None:
-    """Write damaged or missing metadata again; the index is planned again, from the sources."""
-    path = cache.path / INDEX
-    index = path.read_bytes() if path.is_file() else b""
-    if sha256_bytes(index) != cache.meta.index_sha256:
-        index = _index_again(cache.meta, source, progress)
-    _, fresh = with_metadata(cache.meta)
-    broken = {name: data for name, data in fresh.items() if not _intact(cache, name)}
-    for name, data in broken.items():
-        if sha256_bytes(data) != cache.meta.metadata[name]:
-            raise CacheError(
-                what="A damaged Zarr metadata file cannot be written again as it was.",
-                where=str(cache.path / name),
-                why="the installed zarr spells it differently from the release that built this cache",
-                fix="Install the releases named in constraints.txt and run the command again.",
-            )
-    with writer_folder(cache.path) as tmp:
-        write_metadata(cache.path, cache.meta, broken, index, tmp=tmp)
-
-
-def _intact(cache: Cache, name: str) -> bool:
-    path = cache.path / name
-    return path.is_file() and sha256_bytes(path.read_bytes()) == cache.meta.metadata[name]
-
-
-def _index_again(meta: CacheMeta, source: Path, progress: Progress) -> bytes:
-    options = _options_of(meta, source)
-    manifest = load_manifest(
-        options.dataset, source, seed=options.seed, per_class=options.per_class, limit=options.limit
-    )
-    with progress.bar("planning the damaged index again", total=len(manifest.rows), unit="clips") as tick:
-        probes = probe_clips(manifest.rows, manifest.root, processes=os.cpu_count() or 1, tick=tick)
-    plan = make_plan(
-        options, manifest.rows, probes, columns=meta.columns, teachers=meta.teachers, licence=meta.dataset["licence"]
-    )
-    if plan.meta.index_sha256 != meta.index_sha256:
-        raise CacheError(
-            what="The damaged index cannot be made again: the source videos have changed since.",
-            where=str(source),
-            why=f"the cache was planned with {meta.dataset['clips']} clips, the folder now gives another index",
-            fix="Give the original videos with --source DIR, or build a new cache.",
-        )
-    return plan.index_file
-
-
-def _options_of(meta: CacheMeta, source: Path) -> BuildOptions:
-    """The options a cache was planned with, as far as its metadata keep them."""
-    return BuildOptions(
-        dataset=meta.dataset["name"],
-        source=source,
-        teachers=tuple(record["requested"] for record in meta.teachers.values()),
-        size=meta.geometry["size"],
-        fit=meta.geometry["fit"],
-        store=meta.store,
-        seed=meta.dataset["seed"],
-        per_class=meta.dataset["per_class"],
-        limit=meta.dataset["limit"],
-        unit_rows=meta.rows_per_unit,
-        **meta.sampling,
-        # A partial export notes there which units it took, a recoded cache what it was before; those are no options
-        # of a build.
-        **{key: value for key, value in meta.build.items() if key not in ("units", "recoded_from")},
-    )

@@ -53,6 +53,24 @@ def test_features_of_the_neighbouring_frame_are_found_although_every_checksum_fi
     assert wrong
 
 
+def test_features_that_lost_more_than_their_receipt_says_are_found(prepared: Prepared, tmp_path: Path) -> None:
+    shutil.copytree(prepared.cache.path, tmp_path / "c")
+    cache, rng = open_cache(tmp_path / "c"), np.random.default_rng(0)
+    (data,) = _read_unit(cache, cache.meta, 0)
+    name = "test_vit.patch"
+    values = data.values[name]
+    noisy = values + rng.standard_normal(values.shape) * 0.15 * values.astype(np.float64).std()
+    whole = values.dtype != np.float16
+    data.values[name] = (np.rint(noisy).clip(-127, 127) if whole else noisy).astype(values.dtype)  # type: ignore[index]
+    with writer_folder(cache.path) as tmp:
+        commit_unit(cache.path, cache.meta, cache.index, data, tmp=tmp)
+    worse = Prepared(cache=open_cache(cache.path), source=prepared.source, teachers=prepared.teachers)
+    checks = check_rows(worse, 20, seed=0)
+    wrong = [check.row for check in checks if check.wrong == (name,)]
+    assert wrong == [check.row for check in checks if check.row < cache.meta.rows_per_unit]
+    assert wrong
+
+
 def test_a_source_that_is_gone_is_named(prepared: Prepared, tmp_path: Path) -> None:
     elsewhere = Prepared(cache=prepared.cache, source=tmp_path, teachers=prepared.teachers)
     assert {check.wrong[0].split(":")[1].strip() for check in check_rows(elsewhere, 5, seed=0)} == {"missing"}

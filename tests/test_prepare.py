@@ -13,7 +13,8 @@ from test_stages import QUIET, make, run, tree
 from frame.manifests.errors import InputError
 from frame.pipeline.local import facts_path, read_facts
 from frame.pipeline.options import RunOptions
-from frame.pipeline.prepare import repair_metadata, resume
+from frame.pipeline.prepare import resume
+from frame.pipeline.repair import repair_metadata
 from frame.pipeline.store import CacheError, open_cache, reopen
 from frame.pipeline.store.columns import FRAMES
 from frame.pipeline.store.export import export

@@ -167,11 +167,6 @@ def _client(bucket: str) -> S3Store:
     return _clients[bucket]
 
 
-def forget_clients() -> None:
-    """Make new clients from now on: the environment has changed."""
-    _clients.clear()
-
-
 def _asked(bucket: str, key: str, request: Callable[[], _Result], *, short: _Result | None = None) -> _Result:
     """The answer to ``request``. The client itself tries again, except where an answer broke off in its midst.
 

@@ -109,7 +109,7 @@ def _require_place(destination: StorePath, meta: CacheMeta, files: Mapping[str, 
             raise CacheError(
                 what="The destination holds another cache.",
                 where=str(destination),
-                why="its plan, columns or store differ from what this export would write",
+                why="its plan, columns, encoding or store differ from what would be written here",
                 fix="Give a new folder.",
             )
         return
@@ -121,7 +121,7 @@ def _require_place(destination: StorePath, meta: CacheMeta, files: Mapping[str, 
             raise CacheError(
                 what="The destination is not empty.",
                 where=str(destination),
-                why=f"it holds {name}, which is not of this export",
+                why=f"it holds {name}, which is not of this copy",
                 fix="Give a new folder.",
             )
 
