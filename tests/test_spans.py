@@ -109,7 +109,7 @@ def test_a_clip_that_failed_in_one_column_is_used_by_those_who_do_not_need_it(tm
 
 def test_a_run_ends_where_the_timestamps_jump_stand_still_or_go_back(tmp_path: Path) -> None:
     even = [0.0, 0.04, 0.08, 0.12, 0.16, 0.2]
-    jump = [0.0, 0.04, 0.08, 0.16, 0.2, 0.24]
+    jump = [0.0, 0.04, 0.08, 0.2, 0.24, 0.28]
     still = [1.0, 1.04, 1.04, 1.08, 1.12, 1.16]
     back = [0.0, 0.04, 0.08, 0.12, 0.02, 0.06]
     made = make_timed(tmp_path, [6, 6, 6, 6, 0, 1], [even, jump, still, back, [], [0.0]], rows_per_unit=100)
@@ -126,6 +126,15 @@ def test_a_run_ends_where_the_timestamps_jump_stand_still_or_go_back(tmp_path: P
     ]
 
 
+def test_frames_left_out_by_a_change_of_rate_are_no_cut(tmp_path: Path) -> None:
+    """25 frames a second in a container of 30: every fifth step is a doubled one, and all of the clip is one run."""
+    times = [(frame + frame // 5) / 30 for frame in range(40)]
+    made = make_timed(tmp_path, [40], [times], rows_per_unit=100)
+    assert [(span.start, span.stop) for span in find_spans(made.open(), 0, [PATCH], splits_wanted="train", seed=0)] == [
+        (0, 40)
+    ]
+
+
 def test_a_cut_is_found_in_whichever_unit_it_lies(tmp_path: Path) -> None:
     """The median is the whole clip's; a cut at a unit's edge is no second one."""
     times = [float(frame) for frame in range(20)]
@@ -139,12 +148,12 @@ def test_a_cut_is_found_in_whichever_unit_it_lies(tmp_path: Path) -> None:
 
 @given(
     median=st.floats(0.001, 1),
-    factors=st.lists(st.floats(0.5, 3).filter(lambda x: abs(x - 1.5) > 0.01), max_size=5),
+    factors=st.lists(st.floats(0.5, 5).filter(lambda x: abs(x - 2.5) > 0.01), max_size=5),
 )
-def test_a_cut_is_a_step_of_more_than_one_and_a_half_medians(median: float, factors: list[float]) -> None:
+def test_a_cut_is_a_step_of_more_than_two_and_a_half_medians(median: float, factors: list[float]) -> None:
     steps = [1.0] * 12 + factors + [1.0] * 12
     times = 7 + np.cumsum([0, *steps]) * median
-    assert cuts_between(times).tolist() == [i + 1 for i, step in enumerate(steps) if step > 1.5]
+    assert cuts_between(times).tolist() == [i + 1 for i, step in enumerate(steps) if step > 2.5]
 
 
 @pytest.mark.parametrize("times", [[], [3.0]])
@@ -163,22 +172,16 @@ def test_resampling_makes_no_cuts_and_hides_none(
     times = choose_frames(whole.tolist(), fps=fps)[:40]
     missing = choose_frames([time for time in whole if not 0.8 < time < 1.3], fps=fps)[:40]
     made = make_timed(tmp_path_factory.mktemp("c"), [40, 40], [times, missing], rows_per_unit=100)
-    rate = made.table.set_column(
-        made.table.schema.get_field_index("fps"), "fps", pa.array([source] * 2)
-    )  # of the sources
-    cache = made.open()
-    cache.meta.sampling["fps"] = fps
-    with mock.patch.object(type(cache), "index", rate):
-        spans = find_spans(cache, 0, [PATCH], splits_wanted="train", seed=0)
+    spans = find_spans(made.open(), 0, [PATCH], splits_wanted="train", seed=0)
     assert [span.clip for span in spans] == ["c0", "c1", "c1"]
     assert times[0] == 0.0
     assert missing[spans[1].stop - 41] <= 0.8 < 1.2 < missing[spans[2].start - 40]
 
 
-def test_without_the_rate_that_was_asked_for_uneven_steps_are_cuts() -> None:
-    times = np.array(choose_frames((np.arange(60) / 30).tolist(), fps=24.0))
-    assert len(cuts_between(times)) > 5
-    assert not len(cuts_between(times, natural=1 / 24 + 1 / 30))
+@given(source=st.floats(1, 240), share=st.floats(0.02, 1))
+def test_resampling_to_any_rate_makes_no_cut(source: float, share: float) -> None:
+    times = np.array(choose_frames((np.arange(400) / source).tolist(), fps=source * share))
+    assert not len(cuts_between(times))
 
 
 @settings(max_examples=20)

@@ -15,7 +15,9 @@ import numpy as np
 from frame.pipeline.store import Cache, CacheError
 from frame.pipeline.store.layout import INDEX
 
-_LONGEST_STEP = 1.5  # of a clip's median step: a longer one skips a frame at least
+# Of a clip's median step. A doubled one is ordinary: 25 frames a second in a container of 30 leave out every sixth, and
+# such clips, common in the wild, would have no window at all. Training itself looks at every fourth frame.
+_LONGEST_STEP = 2.5
 _SLACK = 1e-6  # seconds that timestamps may be off by rounding
 _BLOCK = 4096  # clips whose timestamps are looked at together
 
@@ -135,9 +137,9 @@ def find_spans(
     """The longest runs of rows of the split ``splits_wanted`` that can be read in every one of ``columns``, in order.
 
     A run ends where its clip ends, at a unit's edge, and at a cut in time: where the timestamps do not advance, or by
-    more than 1.5 x the clip's median step (in a cache resampled to some frames a second: by more than resampling
-    explains). Clips that failed in one of ``columns`` have none. ``share``, above 0 and up to 1, takes that part of the
-    split's clips, by a digest of ``seed`` and the clip's name: a larger share adds clips and leaves out none of the
+    more than 2.5 x the clip's median step (resampling to fewer frames a second at most doubles it). Clips that failed
+    in one of ``columns`` have none. ``share``, above 0 and up to 1, takes that part of the split's clips, by a digest
+    of ``seed`` and the clip's name: a larger share adds clips and leaves out none of the
     smaller one. ``number`` is what the spans will call this cache.
 
     Raises ``CacheError`` for an unknown column and for a unit that holds such clips and is not committed yet: a run
@@ -200,15 +202,13 @@ def _readable(cache: Cache, columns: Sequence[str], first: np.ndarray, end: np.n
 
 def _cuts(cache: Cache) -> np.ndarray:
     """Rows of the cache whose frame does not follow the one before it in the same clip."""
-    fps = cache.meta.sampling.get("fps")
-    tick = 1 / fps if isinstance(fps, (int, float)) else 0.0
-    table = cache.index.select(["first_row", "n_frames", "fps", "timestamps"])
-    found = [_cuts_of(table.slice(begin, _BLOCK), tick, cache) for begin in range(0, len(table), _BLOCK)]
+    table = cache.index.select(["first_row", "n_frames", "timestamps"])
+    found = [_cuts_of(table.slice(begin, _BLOCK), cache) for begin in range(0, len(table), _BLOCK)]
     return np.concatenate([np.zeros(0, dtype=np.int64), *found])
 
 
-def _cuts_of(clips: Any, tick: float, cache: Cache) -> np.ndarray:
-    first, count, rate = (clips.column(name).to_numpy() for name in ("first_row", "n_frames", "fps"))
+def _cuts_of(clips: Any, cache: Cache) -> np.ndarray:
+    first, count = (clips.column(name).to_numpy() for name in ("first_row", "n_frames"))
     times = np.concatenate([chunk.flatten().to_numpy() for chunk in clips.column("timestamps").chunks])
     if len(times) != count.sum():
         raise CacheError(
@@ -228,18 +228,13 @@ def _cuts_of(clips: Any, tick: float, cache: Cache) -> np.ndarray:
     uneven = some[~((least > 0) & (most <= _LONGEST_STEP * least)) & (count[some] > 1)]
     cuts = [first[:0]]
     for clip in uneven:
-        # A resampled clip shows, at each tick, the frame that began last: steps of one tick, give or take a frame.
-        natural = tick + 1 / rate[clip] if tick and rate[clip] > 0 else 0.0
-        cuts.append(first[clip] + cuts_between(times[ends[clip] - count[clip] : ends[clip]], natural=natural))
+        cuts.append(first[clip] + cuts_between(times[ends[clip] - count[clip] : ends[clip]]))
     return np.concatenate(cuts)
 
 
-def cuts_between(times: np.ndarray, *, natural: float = 0.0) -> np.ndarray:
-    """Numbers of the frames of one clip that do not follow the one before, int64.
-
-    ``times`` [n] in seconds; steps up to ``natural`` seconds are no cuts, however small the median step is.
-    """
+def cuts_between(times: np.ndarray) -> np.ndarray:
+    """Numbers of the frames of one clip that do not follow the one before, int64. ``times`` [n] in seconds."""
     gaps = np.diff(times)
-    longest = max(_LONGEST_STEP * float(np.median(gaps)), natural) + _SLACK if len(gaps) else 0.0
+    longest = _LONGEST_STEP * float(np.median(gaps)) + _SLACK if len(gaps) else 0.0
     cuts: np.ndarray = np.flatnonzero(~((gaps > 0) & (gaps <= longest))) + 1
     return cuts

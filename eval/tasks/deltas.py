@@ -126,10 +126,7 @@ def _unbroken(cache: Cache, column: str, position: int) -> Iterator[tuple[int, i
     units = range(first // size, -(-end // size))
     known = [cache.readable(column, unit) if unit in expected else np.zeros(size, dtype=bool) for unit in units]
     readable = np.concatenate(known)[first - units[0] * size : end - units[0] * size]
-    fps = _asked_rate(cache)
-    # A resampled clip shows at each tick the frame that began last: steps of a tick, give or take a frame.
-    natural = 1 / fps + 1 / clip["fps"] if fps and clip["fps"] else 0.0
-    cuts = cuts_between(np.array(clip["timestamps"]), natural=natural)
+    cuts = cuts_between(np.array(clip["timestamps"]))
     gaps = np.flatnonzero(readable[1:] != readable[:-1]) + 1
     for start, stop in pairwise(sorted({0, *cuts.tolist(), *gaps.tolist(), len(readable)})):
         if readable[start]:
