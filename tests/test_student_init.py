@@ -6,9 +6,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from small_runs import SMALL
 
 from frame.manifests.errors import InputError
 from frame.model import FrameEncoder, ModelConfig
+from frame.pipeline.local import LocalFacts, facts_path, read_facts, write_facts
+from frame.train.prepare import Request, prepare
 from frame.train.student_init import begin_as_teacher
 
 CONFIG = ModelConfig(width=192, depth=2, patch=16, size=(48, 64), semantic_dim=8, spatial_dim=192)
@@ -67,3 +70,22 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     for file in (tmp_path / "x.safetensors", tmp_path / "none.safetensors"):
         with pytest.raises(InputError, match="cannot begin as this teacher"):
             begin_as_teacher(FrameEncoder(CONFIG), file)
+
+
+def test_teacher_is_the_file_that_the_targets_were_made_with(train_cache: Path, tmp_path: Path) -> None:
+    _, file = teacher(tmp_path, depth=1)
+    before = read_facts(train_cache)
+    asked = Request(
+        stage="stage1", out=tmp_path / "run", caches=(train_cache,), settings={**SMALL, "student_init": "teacher"}
+    )
+    write_facts(train_cache, LocalFacts(source=before.source, weights={**before.weights, "test_vit": file}))
+    try:
+        prepared = prepare(asked)
+        assert prepared.config.student_init == str(file)  # a run must not depend on what "teacher" means later
+        state = timm.models.load_state_dict(str(file))
+        torch.testing.assert_close(prepared.method.encoder.vit.vit.norm.weight, state["norm.weight"], rtol=0, atol=0)
+        file.unlink()
+        with pytest.raises(InputError, match="does not know a file with the weights of 'test_vit'"):
+            prepare(asked)
+    finally:
+        write_facts(train_cache, before) if before != LocalFacts() else facts_path(train_cache).unlink()

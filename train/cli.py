@@ -31,6 +31,10 @@ StudentName = Annotated[Literal["vit_tiny", "vit_small", "vit_base"] | None, typ
 Patch = Annotated[int | None, typer.Option(help="Side of the student's patches: the spatial teacher's.")]
 Spatial = Annotated[str | None, typer.Option(help="Column of the patch targets, such as dino_vits16.patch.")]
 Semantic = Annotated[str | None, typer.Option(help="Column of the CLS targets, such as clip_vitb32.cls.")]
+StudentInit = Annotated[
+    str | None,
+    typer.Option(help="Begin as a ViT of the student's shape: FILE, or `teacher`: the spatial one's own weights."),
+]
 Steps = Annotated[int | None, typer.Option(help="Steps to train; wins over --epochs.")]
 Epochs = Annotated[float | None, typer.Option(help="Epochs to train; one visits every clip once.")]
 BatchSize = Annotated[int | None, typer.Option(help="Windows (stage 1: frames) a step, over all GPUs.")]
@@ -55,6 +59,7 @@ def stage1(
     patch: Patch = None,
     spatial: Spatial = None,
     semantic: Semantic = None,
+    student_init: StudentInit = None,
     steps: Steps = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -135,7 +140,7 @@ def _run(stage: Literal["stage1", "stage2"], given: dict[str, Any]) -> None:
         store_path(name.strip()) for text in given["cache"] or () for name in text.split(",") if name.strip()
     )
     named = ("student", "patch", "spatial", "semantic", "steps", "epochs", "batch_size", "lr", "seed", "precision")
-    values = {name: given[name] for name in (*named, "workers", "log") if given[name] is not None}
+    values = {name: given[name] for name in (*named, "student_init", "workers", "log") if given.get(name) is not None}
     for text in given["settings"] or ():
         name, equals, value = text.partition("=")
         if not equals or not name:

@@ -50,7 +50,7 @@ class TrainConfig:
     tokens: str = ""  # stage 2: "" encodes pixels; NAME reads the columns NAME.patch and NAME.cls of the cache
     # Model.
     student: Student = "vit_small"
-    student_init: str = ""  # safetensors of a ViT of the student's shape to begin as; "": from scratch
+    student_init: str = ""  # safetensors of a ViT of the student's shape to begin as, or "teacher"; "": from scratch
     patch: int = 16
     depth: int = 12
     spatial_depth: int = 1  # transformer blocks of a spatial decoder

@@ -18,6 +18,7 @@ from frame.train.method import Method
 from frame.train.recipe import Recipe, load_recipe
 from frame.train.run_folder import CONFIG, ENCODER, read_config
 from frame.train.sources import Sources, open_sources
+from frame.train.student_init import TEACHER, teacher_file
 from frame.train.windows import SpanTable, WindowPlan, WindowShape, find_spans, fitting
 
 _INHERITED = ("student", "patch", "depth", "spatial_depth", "spatial", "semantic", "standardise")
@@ -67,6 +68,8 @@ def prepare(request: Request) -> Prepared:
     sources = open_sources(caches, config, None if saved else recipe)
     encoder, origin = _first_stage(request, config, init)
     config = replace(config, spatial=sources.spatial.name, semantic=sources.semantic.name)
+    if config.student_init == TEACHER:
+        config = replace(config, student_init=str(teacher_file(sources)))
     spans, val_spans = (_spans(sources, config, split) for split in (config.split, config.val_split))
     config = _resolved(config, spans)
     method = _build(config, sources, encoder)

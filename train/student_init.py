@@ -11,8 +11,27 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 
 from frame.manifests.errors import InputError
 from frame.model import FrameEncoder
+from frame.pipeline.local import read_facts
+from frame.train.sources import Sources
 
+TEACHER = "teacher"  # as student_init: the spatial teacher's own weights
 _HEADS = ("head.", "head_dist.", "fc_norm.")  # classifiers: features come from before them
+
+
+def teacher_file(sources: Sources) -> Path:
+    """The file that the spatial targets were made with, by this machine's record of the build. Raises ``InputError``
+    where there is none: for a cache that came from elsewhere, or weights that came from the hub."""
+    name = sources.spatial.teacher or ""
+    for cache in sources.caches:
+        file = read_facts(cache.path).weights.get(name)
+        if file is not None and file.is_file():
+            return file
+    raise InputError(
+        what=f"This machine does not know a file with the weights of {name!r}.",
+        where=f"student_init={TEACHER}",
+        why="the cache was built elsewhere, from the hub's copy, or the file has gone",
+        fix="--student-init FILE: timm's safetensors of that teacher",
+    )
 
 
 def begin_as_teacher(encoder: FrameEncoder, file: Path) -> None:
