@@ -14,24 +14,27 @@ from PIL import Image
 class Page(HTMLParser):
     """A parsed page: every element with its attributes, and the text outside of scripts and styles."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, page: Path | str) -> None:
         super().__init__()
-        self.source = path.read_text(encoding="utf-8")
+        self.source = page if isinstance(page, str) else page.read_text(encoding="utf-8")
         self.elements: list[tuple[str, dict[str, str]]] = []
+        self.styles: list[str] = []
         self.text = ""
-        self._silent = False
+        self._silent = ""
         self.feed(self.source)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        self._silent = tag in ("script", "style")
+        self._silent = tag if tag in ("script", "style") else ""
 
     def handle_endtag(self, _tag: str) -> None:
-        self._silent = False
+        self._silent = ""
 
     def handle_data(self, data: str) -> None:
-        if not self._silent:
+        if self._silent == "style":
+            self.styles.append(data)
+        elif not self._silent:
             self.text += data
 
     def all(self, tag: str) -> list[dict[str, str]]:

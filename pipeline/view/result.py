@@ -13,6 +13,7 @@ from frame.manifests.errors import InputError
 
 RESULT = "result.json"
 FORMAT = 1
+_DEEPEST = 16  # options in options; those of the tasks are two deep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +51,7 @@ def read_fields(path: Path) -> dict[str, Any]:
             raise InputError(what="This result is of another version.", where=str(file), why=f"{stored['format']!r}")
         fields = {name: stored[name] for name in StoredResult.__dataclass_fields__}
         _require_types(fields)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
             what="This is no result of frame-eval.",
             where=str(file),
@@ -76,6 +77,7 @@ def _require_types(fields: Mapping[str, Any]) -> None:
     for name, kind in wanted.items():
         if not isinstance(fields[name], kind):
             raise TypeError(f"{name} is a {type(fields[name]).__name__}, not a {kind.__name__}")
+    _require_shallow(fields["options"], _DEEPEST)
     parts = {"items": dict, "notes": str, "pictures": str}
     for name, kind in parts.items():
         if not all(isinstance(part, kind) for part in fields[name]):
@@ -83,3 +85,12 @@ def _require_types(fields: Mapping[str, Any]) -> None:
     for name, score in fields["scores"].items():
         if type(score) not in (int, float) or not math.isfinite(score):
             raise TypeError(f"the score {name} is {score!r}, not a number")
+
+
+def _require_shallow(options: Mapping[str, Any], left: int) -> None:
+    """Raise ``TypeError`` for options in options that nobody wrote, before something descends into them."""
+    if not left:
+        raise TypeError("options lie too deep")
+    for value in options.values():
+        if isinstance(value, dict):
+            _require_shallow(value, left - 1)
