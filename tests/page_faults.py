@@ -63,8 +63,8 @@ def _names(page: Page) -> Iterator[str]:
             yield f"a region without a name: {attributes}"
         if tag == "section" and "aria-labelledby" not in attributes:
             yield f"a section without a name: {attributes}"
-        if tag == "nav" and not attributes.get("aria-label"):
-            yield "a nav without a name"
+        if tag in ("nav", "aside") and not attributes.get("aria-label"):
+            yield f"{tag} without a name"
         if tag == "th" and "scope" not in attributes:
             yield "a heading of a table without a scope"
 

@@ -86,7 +86,7 @@ def test_published_figures_stand_apart_and_say_so(tmp_path: Path) -> None:
     assert "0.618" not in results
     assert "not ranked" in beside
     text = html.read_text()
-    assert text.index("0.5000") < text.index('<aside class="published">') < text.index("0.618")
+    assert text.index("0.5000") < text.index('<aside class="published"') < text.index("0.618")
 
 
 def test_random_weights_are_marked(tmp_path: Path) -> None:
