@@ -200,8 +200,7 @@ def test_whatever_results_hold_is_shown_as_text(cache: Cache, tmp_path: Path) ->
     assert page.text.count(EVIL) >= 9
 
 
-def test_results_are_read_without_what_evaluations_need(results: Path) -> None:
-    """`frame-cache view` stays quick: what reads results imports no torch (see test_imports for the layers)."""
+def test_a_table_has_those_that_may_be_compared(results: Path) -> None:
     evaluation = view_evaluation([results])
     assert [len(table.comparison.entries) for table in evaluation.tables] == [3, 1]
     assert evaluation.random == ("dino_vits16",)
