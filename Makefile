@@ -62,9 +62,10 @@ types: env
 	MYPYPATH=$$(cat $(VENV)/lib/python3.*/site-packages/__editable__.frame_encoder-*.pth) $(BIN)/mypy -p frame
 
 # Generates labelled videos, builds a cache of them with real teachers (random weights: no model hub is needed), checks
-# every byte, trains both stages from it, the second also without memory, and writes a report with pictures and curves
-# to demo/report.html. Then teacher, stage 1 and stage 2 are evaluated on the generated videos: one table, and
-# demo/results/report.html with pictures. With weights at hand: make demo WEIGHTS="dino_vits16=FILE clip_vitb32=FILE".
+# every byte, trains both stages from it, the second also without memory, and evaluates teacher, stage 1 and stage 2 on
+# the generated videos: one table, and demo/results/report.html with pictures. demo/report.html has all of it: the cache,
+# its features as pictures, the curves and the tables. demo/show/show.png has the three encoders' features beside each
+# other. With weights at hand: make demo WEIGHTS="dino_vits16=FILE clip_vitb32=FILE".
 SPATIAL := dino_vits16
 SEMANTIC := clip_vitb32
 WEIGHTS := random
@@ -83,13 +84,14 @@ demo: env
 	$(BIN)/frame-train stage1 --cache $(DEMO)/cache --out $(DEMO)/stage1 --recipe demo --spatial $(SPATIAL).patch --semantic $(SEMANTIC).cls --resume
 	$(STAGE2) --out $(DEMO)/stage2 --resume
 	$(STAGE2) --out $(DEMO)/stage2-no-memory --set memory_frames=0 --resume
-	$(BIN)/frame-cache view $(DEMO)/cache --out $(DEMO)/report.html --run $(DEMO)/stage1 --run $(DEMO)/stage2 --run $(DEMO)/stage2-no-memory
 	$(BIN)/frame-eval deltas --data $(DEMO)/cache --out $(DEMO)/results/deltas
 	$(SPRITES) --encoder $(SPATIAL) $(TEACHER:%=--weights %) --out $(DEMO)/results/teacher
 	$(SPRITES) --encoder $(DEMO)/stage1 --out $(DEMO)/results/stage1
 	$(SPRITES) --encoder $(DEMO)/stage2 --out $(DEMO)/results/stage2
 	$(BIN)/frame-eval compare $(DEMO)/results/teacher $(DEMO)/results/stage1 $(DEMO)/results/stage2
 	$(BIN)/frame-eval report $(DEMO)/results --out $(DEMO)/results
+	$(BIN)/frame-eval show --video $(DEMO)/sprites/videos/slide/sprite-00000.mp4 --size 320 --encoder $(SPATIAL) $(TEACHER:%=--weights $(SPATIAL)=%) --encoder $(DEMO)/stage1 --encoder $(DEMO)/stage2 --out $(DEMO)/show
+	$(BIN)/frame-cache view $(DEMO)/cache --out $(DEMO)/report.html --run $(DEMO)/stage1 --run $(DEMO)/stage2 --run $(DEMO)/stage2-no-memory --results $(DEMO)/results
 
 # The whole way on real videos and real weights, and RESULTS.md of it: plan, build, verify, both stages from scratch and
 # from the teacher with three seeds each, every evaluation. DATA holds them (see bench/real/__main__.py); SIZE=gpu is for

@@ -289,11 +289,14 @@ def view(
     run: Annotated[
         list[Path] | None, typer.Option(help="Folder of a training run whose curves to show; may be repeated.")
     ] = None,
+    results: Annotated[
+        list[Path] | None, typer.Option(help="Folder with results of `frame-eval` below it; may be repeated.")
+    ] = None,
 ) -> None:
-    """Write one HTML page: contents, failures, sizes, frames beside pictures of their features, and training runs."""
+    """Write one HTML page: contents, failures, sizes, frames beside features, training runs, evaluations."""
     from frame.pipeline.commands import view_command
 
-    view_command(_place(cache), out=out, clips=clips, seed=seed, runs=run or ())
+    view_command(_place(cache), out=out, clips=clips, seed=seed, runs=run or (), results=results or ())
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -197,11 +198,17 @@ def parse_units(text: str) -> list[int]:
     return sorted(found)
 
 
-def view_command(path: StorePath, *, out: Path, clips: int, seed: int, runs: Sequence[Path] = ()) -> None:
-    """Write the HTML page."""
+def view_command(
+    path: StorePath, *, out: Path, clips: int, seed: int, runs: Sequence[Path] = (), results: Sequence[Path] = ()
+) -> None:
+    """Write the HTML page; say which results are not on it."""
     from frame.pipeline.view import render_view
 
-    render_view(open_cache(path), out, clips=clips, seed=seed, timings=_timings(path), runs=runs)
+    lost = render_view(
+        open_cache(path), out, clips=clips, seed=seed, timings=_timings(path), runs=runs, results=results
+    )
+    for line in lost:
+        print(f"Not shown: {line}", file=sys.stderr)
     print(f"Wrote {out}.")
 
 

@@ -10,9 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from frame.eval.cli import app
-from frame.eval.present.compare import as_markdown, as_text, compare, group, load, markdown, printable
+from frame.eval.present.compare import as_markdown, as_text, markdown, printable
 from frame.eval.result import Result
 from frame.manifests.errors import InputError
+from frame.pipeline.view.compare import compare, group, load
 
 BASE = Result(
     task="davis",

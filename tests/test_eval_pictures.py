@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from frame.eval.present.film import write_mp4
-from frame.eval.present.pictures import VOID, enlarged, overlay, pca_colours, safe_name, spread, stack, strip, write_png
+from frame.eval.present.pictures import VOID, overlay, safe_name, spread, stack, strip, write_png
 from frame.manifests.errors import InputError
 
 GREY = np.full((12, 16, 3), 100, dtype=np.uint8)
@@ -50,26 +50,6 @@ def test_a_mask_of_another_size_is_refused() -> None:
         overlay(GREY, np.zeros((12, 15), dtype=np.uint8))
 
 
-def test_like_features_have_like_colours_in_every_frame() -> None:
-    rng = np.random.default_rng(0)
-    kinds = rng.standard_normal((4, 24))
-    where = rng.integers(0, 4, (3, 6, 7))
-    scale = rng.uniform(0.5, 2.0, (3, 6, 7, 1))  # only the direction counts
-    found = pca_colours((kinds[where] * scale).astype(np.float16))
-    assert found.shape == (3, 6, 7, 3)
-    assert found.dtype == np.uint8
-    means = np.array([found[where == kind].astype(float).mean(axis=0) for kind in range(4)])
-    for kind in range(4):
-        assert np.abs(found[where == kind] - means[kind]).max() <= 2
-    gaps = np.abs(means[:, None] - means).max(axis=-1)
-    assert gaps[~np.eye(4, dtype=bool)].min() > 40
-    assert (found == pca_colours((kinds[where] * scale).astype(np.float16))).all()
-
-
-def test_features_without_variation_are_grey() -> None:
-    assert set(np.unique(pca_colours(np.ones((2, 3, 3, 8), dtype=np.float32)))) <= {127, 128}
-
-
 def test_strips_and_stacks_keep_proportions() -> None:
     wide, tall = np.zeros((10, 40, 3), np.uint8), np.zeros((40, 10, 3), np.uint8)
     row = strip([wide, tall], height=20)
@@ -80,12 +60,6 @@ def test_strips_and_stacks_keep_proportions() -> None:
     assert (both[24:, 5:] == 255).all()
     with pytest.raises(ValueError, match="needs a picture"):
         strip([])
-
-
-def test_patches_stay_squares() -> None:
-    big = enlarged(np.array([[[0, 0, 0], [200, 0, 0]]], dtype=np.uint8), (4, 8))
-    assert (big[:, :4] == 0).all()
-    assert (big[:, 4:, 0] == 200).all()
 
 
 @given(st.integers(0, 300), st.integers(1, 9))

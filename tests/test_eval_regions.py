@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from frame.eval.cli import app
 from frame.eval.encoder import EncoderInfo, Picture
-from frame.eval.present.compare import compare, load
 from frame.eval.request import Request
 from frame.eval.result import Result
 from frame.eval.tasks import regions
@@ -25,6 +24,7 @@ from frame.eval.track.region_tracking import Reference
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 from frame.model import Tokens
+from frame.pipeline.view.compare import compare, load
 
 HEIGHT, WIDTH, PATCH = 44, 60, 8
 COLOURS = np.array([[30, 90, 30], [220, 30, 30], [30, 30, 220], [220, 220, 30]], dtype=np.uint8)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import Page
 from typer.testing import CliRunner
 
 from frame.eval.cli import app
@@ -31,25 +31,6 @@ BASE = Result(
 )
 
 
-class Page(HTMLParser):
-    """The tags of a page with their attributes, and its text."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.feed(path.read_text())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def of(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
 def evil(result: Result) -> Result:
     return replace(
         result,
@@ -67,15 +48,15 @@ def test_the_page_needs_nothing_but_itself_and_nothing_in_it_runs(tmp_path: Path
     html, table, lost = write_report(tmp_path / "results", tmp_path / "out")
     assert not lost
     page = Page(html)
-    names = {tag for tag, _ in page.tags}
+    names = {tag for tag, _ in page.elements}
     assert not names & {"script", "iframe", "object", "embed", "form"}
-    assert not page.of("img")
-    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
-    links = [attributes["href"] for attributes in (*page.of("a"), *page.of("link"))]
+    assert not page.all("img")
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    links = [attributes["href"] for attributes in (*page.all("a"), *page.all("link"))]
     assert all(link.startswith("#") or link == "data:," for link in links)
-    assert {link[1:] for link in links if link.startswith("#")} <= {a.get("id") for _, a in page.tags}
+    assert {link[1:] for link in links if link.startswith("#")} <= {a.get("id") for _, a in page.elements}
     assert "url(" not in html.read_text()
-    assert "default-src 'none'" in page.of("meta")[-1]["content"]
+    assert "default-src 'none'" in page.all("meta")[-1]["content"]
     assert EVIL in page.text
     assert "{{ 7 * 7 }}" in page.text
     assert not re.search(r"<(script|img|b)\b", table.read_text())
@@ -88,7 +69,7 @@ def test_the_same_results_stand_in_one_table_others_apart(tmp_path: Path) -> Non
     replace(BASE, preset="siammae").write(tmp_path / "c")
     html, table, _ = write_report(tmp_path, tmp_path / "out")
     page = Page(html)
-    assert [a["id"] for _, a in page.tags if a.get("id", "").startswith("s")] == ["s1", "s2"]
+    assert [a["id"] for _, a in page.elements if a.get("id", "").startswith("s")] == ["s1", "s2"]
     assert "davis, preset dino" in page.text
     assert page.text.count("A note for everybody.") == 2  # once a comparison
     assert page.text.count("0.4321") == 3
@@ -105,14 +86,14 @@ def test_published_figures_stand_apart_and_say_so(tmp_path: Path) -> None:
     assert "0.618" not in results
     assert "not ranked" in beside
     text = html.read_text()
-    assert text.index("0.5000") < text.index('<aside class="published">') < text.index("0.618")
+    assert text.index("0.5000") < text.index('<aside class="published"') < text.index("0.618")
 
 
 def test_random_weights_are_marked(tmp_path: Path) -> None:
     replace(BASE, encoder={**BASE.encoder, "weights": "random"}).write(tmp_path / "a")
     html, table, _ = write_report(tmp_path, tmp_path / "out")
     assert "RANDOM WEIGHTS" in table.read_text()
-    assert {"notice warn", "badge"} <= {attributes.get("class") for _, attributes in Page(html).tags}
+    assert {"notice warn", "badge"} <= {attributes.get("class") for _, attributes in Page(html).elements}
 
 
 def test_pictures_are_inside_and_only_those_of_the_result(tmp_path: Path) -> None:
@@ -130,7 +111,7 @@ def test_pictures_are_inside_and_only_those_of_the_result(tmp_path: Path) -> Non
     replace(BASE, pictures=many).write(folder)
     html, _, lost = write_report(tmp_path / "results", tmp_path / "out")
     assert lost == ["a: 2 more pictures are in its folder."]
-    images = Page(html).of("img")
+    images = Page(html).all("img")
     assert len(images) == PICTURES_A_RESULT
     assert all(image["src"].startswith("data:image/webp;base64,") and image["alt"] for image in images)
     assert "2 more pictures" in Page(html).text

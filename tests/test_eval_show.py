@@ -13,7 +13,7 @@ from small_videos import picture, write_video
 from typer.testing import CliRunner
 
 from frame.eval.cli import app
-from frame.eval.present.show import FILM, STRIP, match_masks, read_clip, resized, show, weights_by_name
+from frame.eval.present.show import FILM, SHEET, match_masks, read_clip, resized, show, weights_by_name
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 
@@ -52,14 +52,16 @@ def test_a_run_and_an_image_model_side_by_side_with_masks(tmp_path: Path) -> Non
         frames, encoders=names, weights=["timm:vit_tiny_patch16_224=random"], masks=masks, size=48, most=4,
         device="cpu", out=tmp_path / "out", progress=QUIET,
     )  # fmt: skip
-    assert [path.name for path in paths] == [STRIP, FILM]
-    strip = np.asarray(Image.open(paths[0]))
-    assert strip.shape == (4 * (240 + 22) + 3 * 4, 4 * 320 + 3 * 4, 3)  # four rows of four frames of 4:3
+    assert [path.name for path in paths] == [SHEET, FILM]
+    sheet = np.asarray(Image.open(paths[0]))
+    wide, high = (1200 - 72) // 4 - 4, 208  # four columns of four frames of 4:3, and a note below
+    assert sheet.shape[1] == 72 + 4 * (wide + 4)
+    assert sheet.shape[0] > 40 + 4 * (high + 4)
     film = frames_of(paths[1])
     assert len(film) == 4
-    assert film[0].shape[:2] == (2 * (240 + 22) + 4, 2 * 320 + 4)
-    overlays = [frame[266 + 22 :, 324:].astype(int) for frame in film]
-    photos = [frame[22:262, :320].astype(int) for frame in film]
+    assert film[0].shape[:2] == (2 * (240 + 40) + 4, 2 * 320 + 4)
+    overlays = [frame[284 + 40 :, 324:].astype(int) for frame in film]
+    photos = [frame[40:280, :320].astype(int) for frame in film]
     changed = [
         np.abs(seen[:240] - photo)[80:160, 120:200].mean() > 15 for seen, photo in zip(overlays, photos, strict=True)
     ]
@@ -139,5 +141,5 @@ def test_the_command_wants_one_source(tmp_path: Path) -> None:
     assert "--video FILE or --frames DIR" in str(none.exception)
     done = CliRunner().invoke(app, ["show", "--frames", str(frames), "--masks", str(masks), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert done.output.split() == [str(out / STRIP), str(out / FILM)]
+    assert done.output.split() == [str(out / SHEET), str(out / FILM)]
     assert len(frames_of(out / FILM)) == 5

@@ -76,6 +76,7 @@ def test_nothing_runs_pickled_code(file: Path) -> None:
         ("frame.pipeline.store", ["torch", "ray", "decord", "av", "timm", "open_clip", "webdataset"]),
         ("frame.pipeline.decode_stage", ["torch", "ray", "decord", "av", "timm", "webdataset"]),
         ("frame.pipeline.write_stage", ["torch", "ray", "decord", "av", "timm"]),
+        ("frame.pipeline.view", ["torch", "ray", "decord", "av", "timm", "frame.eval"]),
         ("frame.pipeline.cli", ["torch", "ray", "decord", "av", "timm", "zarr"]),
         ("frame.model", ["ray", "decord", "open_clip", "av", "frame.pipeline.teachers", "frame.pipeline.decode"]),
         ("frame.train", ["ray", "decord", "open_clip", "av", "frame.pipeline.teachers", "frame.pipeline.decode"]),

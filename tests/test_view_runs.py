@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_view import EVIL, Page, make
+from pages import Page
+from view_caches import EVIL, make
 
 from frame.manifests.errors import InputError
 from frame.pipeline.commands import view_command
@@ -101,7 +102,7 @@ def test_the_runs_are_compared_in_words_and_told_one_by_one(page: Page) -> None:
 
 
 def test_the_table_has_first_last_and_best_of_every_run_and_metric(page: Page) -> None:
-    section = page.source[page.source.index('<section id="training">') : page.source.index('<section id="clips">')]
+    section = page.source[page.source.index('<section id="training"') : page.source.index('<section id="clips"')]
     plain = [
         [re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
         for row in re.findall(r"<tr>(.*?)</tr>", section)

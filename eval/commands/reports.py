@@ -18,8 +18,10 @@ def compare(
 ) -> None:
     """One table of several results of one task; refuses those that measured different things."""
     from frame.eval.present import compare as tables
+    from frame.pipeline.view.compare import compare as compared
+    from frame.pipeline.view.compare import load
 
-    made = tables.compare(tables.load(results))
+    made = compared(load(results))
     print(tables.as_text(made))
     if out is not None:
         tables.write(made, out)

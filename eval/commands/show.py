@@ -25,7 +25,7 @@ def show(
     most: Annotated[int, typer.Option(min=1, help="How many frames at most, from the first one.")] = 64,
     device: Device = "auto",
 ) -> None:
-    """Features of a clip as colours, and masks over its frames, as PNG and MP4."""
+    """Features of a clip as colours, encoders beside each other, and masks over its frames, as PNG and MP4."""
     from frame.eval.present.show import show as make
     from frame.manifests.errors import InputError
     from frame.manifests.progress import Progress

@@ -1,6 +1,6 @@
-"""Pictures of what was found: masks over frames, features as colours, strips of frames; kept as PNG.
+"""Pictures of what was found: masks over frames, strips of frames; kept as PNG.
 
-T frames, H W pixels, h w grid, D width.
+T frames, H W pixels, h w grid.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from PIL import Image
 from frame.eval.encoder import Picture
 from frame.eval.propagate.images import Ids, palette
 from frame.model.files import replacing
-from frame.pipeline.view.pictures import colour_range, colours, fit_projection
 
 VOID = 255
 _COLOURS = 21  # of DAVIS's palette, the background aside
 _OPACITY = 0.5
 _GAP = 4  # pixels between the pictures of a strip
-_SAMPLE = 20_000  # patches that a projection is fitted on: more do not move the colours that one sees
 _LONGEST = 80  # characters of a file's name
 
 
@@ -51,32 +49,6 @@ def _outline(ids_HW: Ids) -> NDArray[np.bool_]:
     square = np.ones((3, 3), np.uint8)
     lowest, highest = cv2.erode(ids_HW, square), cv2.dilate(ids_HW, square)
     return np.asarray((lowest != highest) & (ids_HW > 0))
-
-
-def pca_colours(patches_ThwD: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Patch tokens of frames as RGB [T, h, w, 3]: their first three principal components.
-
-    One projection serves all the frames given, so that a colour means the same in each of them. The tokens are
-    compared by direction (unit length), as every evaluation here compares them. The same tokens give the same
-    colours; a component without variation is mid-grey.
-    """
-    every = max(patches_ThwD[..., 0].size // _SAMPLE, 1)
-    sample_ND = patches_ThwD.reshape(-1, patches_ThwD.shape[-1])[::every]
-    project = fit_projection([_directions(sample_ND)])
-    points = [project(_directions(patches_hwD)) for patches_hwD in patches_ThwD]
-    low, high = colour_range(points)
-    return np.stack([colours(part, low, high) for part in points])
-
-
-def _directions(tokens: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Tokens [..., D] at unit length."""
-    exact = np.asarray(tokens, dtype=np.float32)
-    return np.asarray(exact / np.maximum(np.linalg.norm(exact, axis=-1, keepdims=True), 1e-12), dtype=np.float32)
-
-
-def enlarged(picture_hw3: Picture, size: tuple[int, int]) -> Picture:
-    """A picture at ``size`` (rows, columns), each pixel a flat square: patches stay visible as patches."""
-    return np.asarray(cv2.resize(picture_hw3, size[::-1], interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
 
 
 def strip(pictures: Sequence[Picture], *, height: int = 160) -> Picture:

@@ -5,28 +5,26 @@ T frames, H W pixels, h w grid, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from numpy.typing import NDArray
 
-from frame.eval.encoder import Encoder, Picture, open_encoder
+from frame.eval.encoder import Encoder, EncoderInfo, Picture, open_encoder
+from frame.eval.present.colours import common_colours
 from frame.eval.present.film import write_mp4
-from frame.eval.present.pictures import enlarged, overlay, pca_colours, spread, stack, strip, write_png
+from frame.eval.present.pictures import overlay
+from frame.eval.present.sheet import Panel, film, write_sheet
 from frame.eval.propagate.images import Ids, read_mask, resize_nearest
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 from frame.pipeline.decode import FOLDER_RATE, ClipError, DecodeCage
 from frame.pipeline.decode.folder import SUFFIXES, natural
 
-STRIP, FILM = "show.png", "show.mp4"
-_ACROSS = 6  # frames of the strip
-_TILE = 240  # rows of a picture in the strip and the film
-_CAPTION = 22  # rows of the line above a picture
-_BESIDE = 3  # pictures in a row of the film
+SHEET, FILM = "show.png", "show.mp4"
 _PIECE = 8  # full-size frames held at a time
 
 
@@ -44,20 +42,14 @@ class Clip:
     total: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Panel:
-    """A row of the strip and a part of the film: one picture a frame, under a caption."""
-
-    caption: str
-    pictures: Sequence[Picture]
-
-
 def show(
     source: Path, *, encoders: Sequence[str], weights: Sequence[str] = (), masks: Path | None = None, size: int = 448,
     most: int = 64, device: str = "auto", out: Path, progress: Progress,
 ) -> list[Path]:  # fmt: skip
-    """Write ``out/show.png``, a strip of some frames, and ``out/show.mp4``, a film of all of them.
+    """Write ``out/show.png``, some moments of the clip, and ``out/show.mp4``, a film of all of its frames.
 
+    The frame, each encoder's features and the masks lie beside each other; like colours mean like features, for all
+    encoders (see ``common_colours``).
     ``source`` is a video or a folder of pictures, of which the first ``most`` frames are taken, their shorter side
     resized to ``size`` pixels and rounded down to whole patches for each encoder. ``weights`` are ``NAME=FILE`` by the
     encoders' names; ``FILE`` (or ``random``) alone does for one encoder. ``masks`` is a folder of id maps (PNG): those
@@ -71,16 +63,25 @@ def show(
     files = weights_by_name(encoders, weights)
     clip = read_clip(source, size, most)
     found = match_masks(masks, clip) if masks else {}
-    panels = [Panel(caption=f"{source.name}: {len(clip.frames)} of {clip.total} frames", pictures=clip.frames)]
+    infos, patches = [], []
     for name in encoders:
-        panels.append(_colours(open_encoder(name, weights=files[name], device=device), clip, progress))
+        encoder = open_encoder(name, weights=files[name], device=device)
+        infos.append(encoder.info)
+        patches.append(_patches(encoder, clip, progress))
+    panels = [Panel(caption=source.name, pictures=clip.frames, remark=f"{len(clip.frames)} of {clip.total} frames")]
+    for info, coloured in zip(infos, common_colours(patches) if patches else [], strict=True):
+        remark = "RANDOM WEIGHTS" if info.weights == "random" else _memory(info)
+        panels.append(Panel(caption=info.name, pictures=list(coloured), remark=remark))
     if found:
         panels.append(Panel(caption="masks", pictures=_overlays(clip, found)))
-    rows = [
-        captioned(strip([panel.pictures[place] for place in spread(len(clip.frames), _ACROSS)], height=_TILE), panel)
-        for panel in panels
+    return [
+        write_sheet(out / SHEET, panels, _labels(clip), _note(infos)),
+        write_mp4(out / FILM, film(panels), clip.rate),
     ]
-    return [write_png(out / STRIP, stack(rows)), write_mp4(out / FILM, _film(panels), clip.rate)]
+
+
+def _memory(info: EncoderInfo) -> str:
+    return f"sees {info.memory} past frames" if info.memory else ""
 
 
 def weights_by_name(encoders: Sequence[str], weights: Sequence[str]) -> dict[str, str]:
@@ -166,8 +167,8 @@ def _read_ids(path: Path, size: tuple[int, ...]) -> Ids:
     return resize_nearest(ids, (size[0], size[1]), library="opencv")
 
 
-def _colours(encoder: Encoder, clip: Clip, progress: Progress) -> Panel:
-    """The encoder's patches as colours, one projection for the whole clip."""
+def _patches(encoder: Encoder, clip: Clip, progress: Progress) -> NDArray[np.float16]:
+    """The encoder's patches of every frame, [T, h, w, D]."""
     patch = encoder.info.patch
     sides = [side // patch * patch for side in clip.frames[0].shape[:2]]
     if 0 in sides:
@@ -178,26 +179,20 @@ def _colours(encoder: Encoder, clip: Clip, progress: Progress) -> Panel:
         for tokens in encoder.stream(whole):
             held.append(tokens.patches.half().cpu().numpy())
             tick()
-    size = clip.frames[0].shape[:2]
-    pictures = [enlarged(picture, (size[0], size[1])) for picture in pca_colours(np.stack(held))]
-    random = ", RANDOM WEIGHTS" if encoder.info.weights == "random" else ""
-    return Panel(caption=f"{encoder.info.name}{random}", pictures=pictures)
+    return np.stack(held)
 
 
-def captioned(picture: Picture, panel: Panel) -> Picture:
-    """A picture under its panel's caption."""
-    line = Image.new("RGB", (picture.shape[1], _CAPTION), "white")
-    font = ImageFont.load_default(size=14)
-    text = panel.caption
-    while text and font.getlength(text) > line.width - 8:
-        text = text[1:]  # the end of a path says more than its beginning
-    ImageDraw.Draw(line).text((4, 2), text, fill="black", font=font)
-    return np.concatenate([np.asarray(line), picture])
+def _labels(clip: Clip) -> list[str]:
+    """What each frame is: its name, or its second in a video."""
+    return [Path(name).stem for name in clip.names] or [f"{n / clip.rate:.2f} s" for n in range(len(clip.frames))]
 
 
-def _film(panels: Sequence[Panel]) -> Iterator[Picture]:
-    for number in range(len(panels[0].pictures)):
-        tiles = [captioned(strip([panel.pictures[number]], height=_TILE), panel) for panel in panels]
-        across = 2 if len(tiles) == 4 else _BESIDE
-        rows = [tiles[begin : begin + across] for begin in range(0, len(tiles), across)]
-        yield stack([strip(row, height=_TILE + _CAPTION) for row in rows])
+def _note(encoders: Sequence[EncoderInfo]) -> str:
+    if not encoders:
+        return ""
+    if len(encoders) == 1:
+        return "Colours: the first three principal components of its patch features over this clip."
+    return (
+        "Colours: the first three principal components of each encoder's own patch features over this clip, turned"
+        f" together to agree with those of {encoders[0].name}."
+    )

@@ -1,4 +1,6 @@
 "use strict";
+// Who asks for little motion gets at most two frames a second, and no second round.
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
 // One scrubber moves everything of its clip: frames, feature pictures, and the marks on curves and matrices.
 for (const clip of document.querySelectorAll(".clip")) {
   const controls = clip.querySelector(".controls");
@@ -29,8 +31,16 @@ for (const clip of document.querySelectorAll(".clip")) {
     button.setAttribute("aria-label", button.getAttribute("aria-label").replace(/^Pause/, "Play"));
   }
 
+  function advance() {
+    const next = (shown + 1) % steps.length;
+    if (calm.matches && !next) pause();
+    else show(next);
+  }
+
   function play() {
-    timer = setInterval(() => show((shown + 1) % steps.length), Number(clip.dataset.interval));
+    if (calm.matches && shown === steps.length - 1) show(0);
+    const pace = Number(clip.dataset.interval);
+    timer = setInterval(advance, calm.matches ? Math.max(pace, 500) : pace);
     button.textContent = "Pause";
     button.setAttribute("aria-label", button.getAttribute("aria-label").replace(/^Play/, "Pause"));
   }

@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from frame.manifests.errors import InputError
 from frame.pipeline.store import Cache
-from frame.pipeline.view import facts, text
+from frame.pipeline.view import facts
 from frame.pipeline.view.choose import choose_clips
 from frame.pipeline.view.clips import view_clips
+from frame.pipeline.view.evaluation import Evaluation, view_evaluation
+from frame.pipeline.view.template import environment, house_style
 from frame.pipeline.view.training import Training, view_training
 
 _HERE = Path(__file__).parent
@@ -31,21 +32,25 @@ def render_view(
     timings: Sequence[Mapping[str, Any]] = (),
     title: str | None = None,
     runs: Sequence[Path] = (),
-) -> None:
+    results: Sequence[Path] = (),
+) -> tuple[str, ...]:
     """Write a page about ``cache`` to ``out``, which then holds the whole page or what it held before.
 
     ``clips`` of those that can be read are shown, chosen by ``seed``. ``timings`` are the parsed lines of the builds'
     timings, each with ``units``, ``rows``, ``wall`` (seconds), ``seconds`` by stage, and perhaps ``workers`` by stage.
-    ``runs`` are folders of training runs, whose curves are shown. The same cache, runs and arguments give the same
-    bytes. Raises ``InputError`` where ``out`` cannot be written, ``clips`` is negative or a run has no metrics,
-    ``CacheError`` where the cache is damaged.
+    ``runs`` are folders of training runs, whose curves are shown; ``results`` folders with evaluations below them,
+    whose tables are. Returns a sentence for each result that cannot be read, which the page says, too. The same cache,
+    runs, results and arguments give the same bytes. Raises ``InputError`` where ``out`` cannot be written, ``clips`` is
+    negative, a run has no metrics or a folder no results, ``CacheError`` where the cache is damaged.
     """
     if clips < 0:
         raise InputError(what=f"A page cannot show {clips} clips.", where="--clips", fix="give 0 or more")
     _require_place(cache, out)
     training = view_training(runs) if runs else None
-    page = _page(cache, clips=clips, seed=seed, timings=timings, title=title, training=training)
+    evaluation = view_evaluation(results) if results else None
+    page = _page(cache, clips=clips, seed=seed, timings=timings, title=title, training=training, evaluation=evaluation)
     _write(out, page)
+    return evaluation.lost if evaluation else ()
 
 
 def _require_place(cache: Cache, out: Path) -> None:
@@ -83,6 +88,7 @@ def _page(
     timings: Sequence[Mapping[str, Any]],
     title: str | None,
     training: Training | None,
+    evaluation: Evaluation | None,
 ) -> str:
     receipts = cache.receipts()
     chosen = choose_clips(cache, count=clips, seed=seed)
@@ -92,7 +98,7 @@ def _page(
     random = [name for name, record, _ in teachers if record.get("weights", {}).get("origin") == "random"]
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     return (
-        _environment()
+        environment()
         .get_template("page.jinja")
         .render(
             title=title or f"{cache.meta.dataset.get('name', 'Features')}: {cache.path.absolute().name}",
@@ -108,26 +114,12 @@ def _page(
             failed_count=sum(group.count for group in failed),
             time=facts.time_spent(timings),
             training=training,
+            evaluation=evaluation,
             clips=views,
             asked=clips,
             explained=explained,
-            style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+            style=house_style(),
             script=Markup(script),
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
-
-
-def _environment() -> Environment:
-    """Everything that is put into the page is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "size": text.size,
-        "duration": text.duration,
-        "lost": text.lost,
-        "breakable": text.breakable,
-    }
-    environment.globals["plural"] = text.plural
-    return environment
