@@ -63,11 +63,14 @@ class FsspecRemote:
         """A small file's content, None if there is none."""
 
         def whole() -> bytes | None:
+            data = b""
             try:
                 with self._fs.open(self._path(name), "rb") as file:
-                    return bytes(file.read(most + 1))
+                    while len(data) <= most and (block := file.read(min(BLOCK, most + 1 - len(data)))):
+                        data += block
             except FileNotFoundError:
                 return None
+            return data
 
         data = self._asked(self._where(name), whole)
         if data is not None and len(data) > most:

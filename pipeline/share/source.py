@@ -33,16 +33,23 @@ class Source:
     @property
     def names(self) -> list[str]:
         """Of everything that is pushed."""
-        loose = [*self.plan, *self.stats, *((self.card,) if self.card else ())]
         receipts = [receipt_path(Path(), state.unit).as_posix() for state in self.units]
-        return [*(file.name for file in loose), *(name for state in self.units for name in state.files), *receipts]
+        data = [name for state in self.units for name in state.files]
+        return [*(file.name for file in self._loose), *data, *receipts]
 
     @property
     def size(self) -> int:
         """Bytes of everything that is pushed."""
-        loose = [*self.plan, *self.stats, *((self.card,) if self.card else ())]
-        receipts = (receipt_path(self.cache.path, state.unit).stat().st_size for state in self.units)
-        return sum(file.size for file in loose) + sum(state.bytes for state in self.units) + sum(receipts)
+        total = 0
+        for file in self._loose:
+            total += file.size
+        for state in self.units:
+            total += state.bytes + receipt_path(self.cache.path, state.unit).stat().st_size
+        return total
+
+    @property
+    def _loose(self) -> list[Outgoing]:
+        return [*self.plan, *self.stats, *((self.card,) if self.card else ())]
 
 
 def look_at(cache: Cache) -> Source:
