@@ -321,6 +321,40 @@ def sprites(
     sprites_command(out, clips=clips, frames=frames, size=size, seed=seed)
 
 
+URL = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL",
+        help="hf://datasets/USER/NAME[@REVISION], s3://BUCKET/NAME, or what fsspec reaches: gs://, sftp://, file:///…",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def push(
+    cache: CachePath,
+    url: URL,
+    public: Annotated[bool, typer.Option("--public", help="Make, or add to, a public repository on the hub.")] = False,
+    no_read_back: Annotated[
+        bool, typer.Option("--no-read-back", help="Compare sizes of what arrived, instead of reading it back.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send a cache to another place, checked on the way out and on arrival; goes on where it was stopped."""
+    from frame.pipeline.sharing_commands import push_command
+
+    push_command(_place(cache), url, public=public, read_back=not no_read_back, as_json=as_json)
+
+
+@app.command()
+def pull(url: URL, cache: CachePath, as_json: Json = False) -> None:
+    """Bring a cache from another place into a folder, every file checked; goes on where it was stopped."""
+    from frame.pipeline.sharing_commands import pull_command
+
+    pull_command(url, _place(cache), as_json=as_json)
+
+
 def main() -> None:
     """The console command."""
     run_command(app, "frame-cache", terminated=_terminate)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["manifests"],
     ["pipeline.store", "model"],
-    ["pipeline.decode", "pipeline.teachers", "pipeline.view", "train"],
+    ["pipeline.decode", "pipeline.teachers", "pipeline.view", "pipeline.share", "train"],
     ["pipeline"],
     ["eval"],
 ]

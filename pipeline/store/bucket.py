@@ -131,6 +131,17 @@ def listing(bucket: str, key: str) -> list[str]:
     )
 
 
+def sizes(bucket: str, key: str) -> dict[str, int]:
+    """Key -> bytes of all objects below ``key``."""
+    import obstore
+
+    return _asked(
+        bucket,
+        key,
+        lambda: {item["path"]: item["size"] for page in obstore.list(_client(bucket), key) for item in page},
+    )
+
+
 def children(bucket: str, key: str) -> list[str]:
     """What lies right below ``key``, objects or what would be folders, in order."""
     import obstore

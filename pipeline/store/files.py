@@ -67,6 +67,19 @@ def write_durable(path: StorePath, data: bytes | memoryview, *, tmp: Path) -> No
         raise disk_error(error, path) from error
 
 
+def give_name(partial: Path, path: Path, *, tmp: Path) -> None:
+    """Give a whole and flushed file of the writer's folder ``tmp`` the name ``path``, in place of what has it. Raises
+    ``CacheError`` on a failing disk."""
+    try:
+        _settle(path.parent, tmp)
+        disk.move(partial, path)
+        disk.fsync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            disk.unlink(partial)
+        raise disk_error(error, path) from error
+
+
 def ensure_durable(path: StorePath, data: bytes, *, tmp: Path) -> None:
     """``write_durable``, unless ``path`` holds ``data`` already: then only its name is flushed, because a writer may
     have been killed as soon as it had given it."""

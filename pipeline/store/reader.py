@@ -25,7 +25,7 @@ from frame.pipeline.store.places import Places, open_file, tar_places, zarr_plac
 from frame.pipeline.store.receipts import Receipt, merge_moments, read_receipt, receipt_path, receipt_units
 from frame.pipeline.store.regular import read_small
 
-_MAX_INDEX = 4 << 30  # bytes, some thirty times that of the largest data sets
+MAX_INDEX = 4 << 30  # bytes, some thirty times that of the largest data sets
 _OPEN_UNITS = 200  # columns of units kept open at most; each holds one file, or two
 
 
@@ -137,7 +137,7 @@ class Cache:
         if self._index is None:
             path = self.path / INDEX
             try:
-                data = read_small(path, most=_MAX_INDEX)
+                data = read_small(path, most=MAX_INDEX)
             except FileNotFoundError:
                 raise zarr_unit.damaged(path, "the file is missing") from None
             except OSError as error:

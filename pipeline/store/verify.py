@@ -32,6 +32,11 @@ class Problem:
     unit: int | None = None
     columns: tuple[str, ...] = ()
 
+    @property
+    def never_made(self) -> bool:
+        """Is it only a unit, or a column of one, that was never made? That is no damage."""
+        return self.kind == "missing" and self.file.startswith(f"{RECEIPTS}/")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnitState:
@@ -78,11 +83,17 @@ def check_unit(cache: Cache, unit: int, *, deep: bool) -> UnitState:
     if receipt is None:
         problem = Problem(kind="missing", file=name, detail="not committed", unit=unit, columns=everything)
         return UnitState(unit=unit, problems=(problem,), files=(), bytes=0)
+    return check_committed(cache, receipt, deep=deep)
+
+
+def check_committed(cache: Cache, receipt: Receipt, *, deep: bool) -> UnitState:
+    """The state of the unit that ``receipt`` commits, or would commit if it lay in the cache."""
+    name = receipt_path(Path(), receipt.unit).as_posix()
     problems = [*_column_problems(cache, receipt, name), *_file_problems(cache, receipt, deep=deep)]
     if deep and not problems:
         problems += _place_problems(cache, receipt)
     size = sum(entry.bytes for entry in receipt.files.values())
-    return UnitState(unit=unit, problems=tuple(problems), files=tuple(receipt.files), bytes=size)
+    return UnitState(unit=receipt.unit, problems=tuple(problems), files=tuple(receipt.files), bytes=size)
 
 
 def _column_problems(cache: Cache, receipt: Receipt, file: str) -> Iterator[Problem]:
@@ -257,11 +268,7 @@ class Report:
     @property
     def damage(self) -> tuple[Problem, ...]:
         """Problems other than units and columns that were never made."""
-        return tuple(problem for problem in self.problems if not _never_made(problem))
-
-
-def _never_made(problem: Problem) -> bool:
-    return problem.kind == "missing" and problem.file.startswith(f"{RECEIPTS}/")
+        return tuple(problem for problem in self.problems if not problem.never_made)
 
 
 def verify(cache: Cache, *, tick: Callable[[UnitState], None] = lambda _: None) -> Report:
@@ -275,7 +282,7 @@ def verify(cache: Cache, *, tick: Callable[[UnitState], None] = lambda _: None) 
     if not any(problem.file.startswith(RECEIPTS) for problem in problems):  # they are computed from the receipts
         problems += check_statistics(cache)
     problems += leftovers(cache, states)
-    unfinished = tuple(state.unit for state in states if any(map(_never_made, state.problems)))
+    unfinished = tuple(state.unit for state in states if any(problem.never_made for problem in state.problems))
     return Report(
         problems=tuple(problems),
         unfinished=unfinished,
