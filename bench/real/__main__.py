@@ -59,6 +59,7 @@ def _inputs(options: argparse.Namespace) -> Inputs:
         videos=tuple(options.videos or (data / "jhmdb" / "videos", data / "clips")),
         davis=options.davis or data / "davis2016",
         camvid=options.camvid or data / "camvid",
+        ahead=options.camvid_ahead,
         spec=options.teacher,
         weights=weights,
     )
@@ -75,6 +76,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--videos", type=Path, action="append", help="a folder to train on; may be repeated")
     parser.add_argument("--davis", type=Path)
     parser.add_argument("--camvid", type=Path)
+    parser.add_argument("--camvid-ahead", type=int, default=270, help="frames to a future label; all of CamVid: 30")
     parser.add_argument("--teacher", default="timm:deit_tiny_patch16_224", help="of both targets, as for frame-cache")
     parser.add_argument("--weights", type=Path, help="its weights")
     return parser.parse_args()

@@ -15,11 +15,13 @@ recipe of its own, whose name ends alike)."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
-    """``videos`` are folders to train on, a cache each; ``spec`` and ``weights`` the teacher of both targets."""
+    """``videos`` are folders to train on, a cache each; ``spec`` and ``weights`` the teacher of both targets; ``ahead``
+    how many frames of CamVid's videos lie between a still and the label that is foretold from it."""
 
     videos: tuple[Path, ...]
     davis: Path
     camvid: Path
+    ahead: int
     spec: str
     weights: Path
 
@@ -147,7 +149,15 @@ def _evaluations(
         for preset in PRESETS[: 2 if second else 1]
     }
     if second:
-        commands["camvid"] = ("camvid", "--data", str(inputs.camvid), "--deltas", "0,1", "--schedule", size.schedule)
+        commands["camvid"] = (
+            "camvid",
+            "--data",
+            str(inputs.camvid),
+            "--deltas",
+            f"0,{inputs.ahead}",
+            "--schedule",
+            size.schedule,
+        )
     return [
         Step(
             name=f"{key}-{task}", words=("frame-eval", *words, *common, "--out", str(results / task)), after=after
