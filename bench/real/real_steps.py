@@ -89,7 +89,7 @@ def all_steps(inputs: Inputs, size: Size, out: Path) -> list[Step]:
             steps += _training(inputs, size, out, begin, seed, options, built)
     for name, settings in size.ablations.items():
         steps += _ablation(inputs, size, out, name, settings)
-    return steps
+    return [*steps, *_pictures(inputs, size, out, after=tuple(step.name for step in steps))]
 
 
 def _cache_steps(inputs: Inputs, size: Size, out: Path) -> list[Step]:
@@ -164,6 +164,22 @@ def _evaluations(
         )
         for task, words in commands.items()
     ]  # fmt: skip
+
+
+def _pictures(inputs: Inputs, size: Size, out: Path, *, after: tuple[str, ...]) -> list[Step]:
+    """One page of everything, and the features of a sequence beside each other: teacher, stage 1, stage 2."""
+    runs = [out / "runs" / f"{begin}-{size.seeds[0]}" / stage for begin in BEGINS for stage in ("stage1", "stage2")]
+    page: tuple[str, ...] = ("frame-cache", "view", str(caches(inputs, out)[0]), "--out", str(out / "report.html"))
+    page += (*(word for run in runs for word in ("--run", str(run))), "--results", str(out / "results"))
+    show: tuple[str, ...] = ("frame-eval", "show", "--video", str(_sequence(inputs.davis)), "--encoder", inputs.spec)
+    show += ("--weights", f"{inputs.spec}={inputs.weights}", "--out", str(out / "show"))
+    show += tuple(word for run in runs for word in ("--encoder", str(run)))
+    return [Step(name="view", words=page, after=after), Step(name="show", words=show, after=after)]
+
+
+def _sequence(davis: Path) -> Path:
+    """The first of DAVIS's sequences."""
+    return min((davis / "JPEGImages" / "480p").glob("*/"), default=davis)
 
 
 def _ablation(inputs: Inputs, size: Size, out: Path, name: str, settings: tuple[str, ...]) -> list[Step]:
