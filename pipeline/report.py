@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from frame.pipeline.store import Cache
-from frame.pipeline.store.columns import Column
-from frame.pipeline.store.receipts import ColumnEntry
+from frame.pipeline.store.totals import column_totals
 from frame.pipeline.store.verify import Report
 from frame.pipeline.view.text import duration, size
 
@@ -130,17 +128,10 @@ def info_json(cache: Cache) -> dict[str, Any]:
     meta, index, receipts = cache.meta, cache.index, cache.receipts()
     columns = {}
     for name, column in meta.columns.items():
-        entries = [(unit, receipt.columns[name]) for unit, receipt in receipts.items() if name in receipt.columns]
-        losses = [(entry.rows, entry.loss) for _, entry in entries if entry.loss]
-        rows = sum(count for count, _ in losses)
+        totals = column_totals(column, receipts)
         columns[name] = {
             **{key: item for key, item in column.to_json().items() if key not in ("step", "mean")},
-            "rows": sum(entry.rows for _, entry in entries),
-            "units": len(entries),
-            "bytes": sum(_column_bytes(column, entry) for _, entry in entries),
-            "bits": sum(n * _bits(column, loss) for n, loss in losses) / rows if rows else None,
-            "mean_cosine": sum(n * loss["mean_cosine"] for n, loss in losses) / rows if rows else None,
-            "worst_cosine": min((loss["worst_cosine"] for _, loss in losses), default=None),
+            **{key: getattr(totals, key) for key in type(totals).__slots__},
         }
     return {
         "cache": str(cache.path),
@@ -162,15 +153,6 @@ def info_json(cache: Cache) -> dict[str, Any]:
         "teachers": meta.teachers,
         "failed": {clip: {"reason": reason, "detail": detail} for clip, (reason, detail) in cache.failed().items()},
     }
-
-
-def _bits(column: Column, loss: Mapping[str, float]) -> float:
-    # Receipts of earlier releases do not say; their encodings had a fixed size.
-    return loss.get("bits", 8 * column.row_bytes / math.prod(column.shape))
-
-
-def _column_bytes(column: Column, entry: ColumnEntry) -> int:
-    return round(entry.rows * math.prod(column.shape) * _bits(column, entry.loss or {}) / 8)
 
 
 def info_text(cache: Cache) -> str:
