@@ -21,6 +21,9 @@ RECEIPTS, STATS, SHARDS = "receipts", "stats", "shards"
 _MAX_UNIT_ROWS, _MAX_UNITS = 1 << 20, 1 << 24  # 128 and 2,000 times what the largest data sets come to
 _END = b"\n}"  # of a JSON object, as it is written here
 
+COPIED = ("units", "recoded_from", "repacked_from", "merged_from")
+"""What ``build`` of a copy says besides: units taken, encoding before, plan of the clips before, caches joined."""
+
 MAX_JSON = 32 << 20
 """Bytes of a JSON file, at most. Whoever reads one parses it whole, into some ten times its size."""
 
