@@ -165,6 +165,21 @@ def test_metadata_of_any_kind_make_a_card(tmp_path_factory: pytest.TempPathFacto
     assert text.count("\n---\n") == 1
 
 
+def test_receipts_of_any_kind_make_a_card(tmp_path: Path) -> None:
+    """What a receipt says of loss, software and reasons is looked at by nobody before."""
+    made = make_cache(tmp_path)
+    receipt = made.open().receipt(0)
+    assert receipt is not None
+    strange: list[Any] = ["a|b", 3, [], {}, {"mean_cosine": "x"}, {"mean_cosine": 1.0, "worst_cosine": 0.5, "bits": []}]
+    for value in strange:
+        entry = replace(receipt.columns[PATCH], loss=value, software=value)
+        failure = replace(receipt.failed["c1"], reason=value)
+        hostile = replace(receipt, columns={**receipt.columns, PATCH: entry}, failed={"c1": failure})
+        (tmp_path / "receipts/000000.json").write_bytes(hostile.to_bytes())
+        assert [problem.file for problem in verify(made.open()).problems] == ["README.md"]
+        assert b"| `dino.patch` |" in card_bytes(made.open())
+
+
 @pytest.mark.parametrize("store", STORES)
 def test_the_same_cache_has_the_same_card_wherever_it_lies(tmp_path: Path, store: Any) -> None:
     made = make_cache(tmp_path / "a", store=store)

@@ -73,7 +73,7 @@ BUILD = ("build", "--dataset", "folder", "--teachers", "timm:test_vit", "--weigh
         (["export", "CACHE", "OUT", "--to", "zarr", "--clips", "*", "--units", "0"], ["--units cannot be joined"]),
         (["export", "CACHE", "OUT", "--to", "zarr", "--unit-rows", "0"], ["--unit-rows 0"]),
         (["merge", "OUT", "CACHE"], ["two caches or more"]),
-        (["merge", "CACHE/in", "CACHE", "CACHE"], ["two caches or more"]),
+        (["merge", "OUT", "CACHE", "CACHE"], ["two caches or more"]),
         (["merge", "OUT", "CACHE", "/nowhere"], ["There is no cache here", "/nowhere"]),
         (["view", "CACHE", "--out", "/nowhere/deep/report.html"], ["/nowhere/deep"]),
     ],
@@ -157,7 +157,7 @@ def test_clips_are_exported_and_merged(cache: Path, forge: Forge, tmp_path: Path
     (tmp_path / "list").write_text("\n".join(ids[4:]))
     for name, clips in (("a", ",".join(ids[:5])), ("b", f"@{tmp_path}/list")):
         done = forked(
-            forge, "export", cache, tmp_path / name, "--to", "webdataset", "--clips", clips, "--unit-rows", "16"
+            forge, "export", cache, tmp_path / name, "--to", "webdataset", "--clips", clips, "--unit-rows", "64"
         )
         assert done.returncode == 0, done.stderr
         assert "5 clips packed anew into" in done.stdout

@@ -159,7 +159,7 @@ def _failed(cache: Cache, receipts: Mapping[int, Receipt]) -> dict[str, str]:
     names, errors = (rowless.column(name).to_pylist() for name in ("clip", "error"))
     found = {name: (error or "").partition(": ")[0] for name, error in zip(names, errors, strict=True)}
     for _, receipt in sorted(receipts.items()):
-        found |= {clip: failure.reason for clip, failure in receipt.failed.items()}
+        found |= {clip: str(failure.reason) for clip, failure in receipt.failed.items()}
     return found
 
 

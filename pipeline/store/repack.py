@@ -28,6 +28,7 @@ from frame.pipeline.store.objects import StorePath
 from frame.pipeline.store.reader import Cache
 from frame.pipeline.store.receipts import ColumnEntry, merge_moments, moments_of
 from frame.pipeline.store.shelves import Home, Piece, Shelf, Stretch, locate
+from frame.pipeline.store.totals import is_loss
 from frame.pipeline.store.writer import UnitData
 
 _NAMED = 5  # of many, on one screen
@@ -151,7 +152,7 @@ def _positions(source: Cache, shelf: Shelf, clips: Collection[str] | None) -> np
             else f"There is no clip {', '.join(map(repr, unknown[:_NAMED]))}, nor {len(unknown) - _NAMED} more.",
             where=str(source.path),
             why=f"its {len(names):,} clips are the column `clip` of index.parquet, such as {names[0].as_py()!r}",
-            fix="Give ids of clips, or patterns such as 'dog_*'.",
+            fix="Give ids of clips to --clips, or patterns such as 'dog_*'.",
         )
     chosen = pc.is_in(names, value_set=pa.array(sorted(clips), type=pa.string()))
     return np.flatnonzero(chosen.to_numpy())
@@ -273,7 +274,7 @@ def _about(
         entry, _ = used[0]
         return {"loss": entry.loss, "moments": entry.moments, "software": entry.software}
     return {
-        "loss": _loss([(count, entry.loss) for entry, count in used if count and entry.loss]),
+        "loss": _loss([(count, entry.loss) for entry, count in used if count and entry.loss and is_loss(entry.loss)]),
         "moments": _moments(column, clips) if column.teacher is not None else None,
         "software": _software([entry.software for entry, _ in used]),
     }

@@ -27,7 +27,7 @@ class ColumnTotals:
 def column_totals(column: Column, receipts: Mapping[int, Receipt]) -> ColumnTotals:
     """The totals of ``column``. Receipts that lack it count as none."""
     entries = [entry for receipt in receipts.values() if (entry := receipt.columns.get(column.name)) is not None]
-    losses = [(entry.rows, loss) for entry in entries if (loss := entry.loss) and _is_loss(loss)]
+    losses = [(entry.rows, loss) for entry in entries if (loss := entry.loss) and is_loss(loss)]
     rows = sum(count for count, _ in losses)
     return ColumnTotals(
         rows=sum(entry.rows for entry in entries),
@@ -39,8 +39,10 @@ def column_totals(column: Column, receipts: Mapping[int, Receipt]) -> ColumnTota
     )
 
 
-def _is_loss(loss: Mapping[str, Any]) -> bool:
-    """Receipts may come from anybody, and nobody has looked at these figures before."""
+def is_loss(loss: Any) -> bool:
+    """Is it a loss, with figures? Receipts may come from anybody, and nobody has looked at this in them before."""
+    if not isinstance(loss, dict):
+        return False
     numbers = [loss.get("mean_cosine"), loss.get("worst_cosine"), loss.get("bits", 0.0)]
     return all(type(number) is float and math.isfinite(number) for number in numbers)
 
@@ -51,5 +53,5 @@ def _bits(column: Column, loss: Mapping[str, float]) -> float:
 
 
 def _column_bytes(column: Column, entry: ColumnEntry) -> int:
-    loss = entry.loss if entry.loss and _is_loss(entry.loss) else {}
+    loss = entry.loss if entry.loss and is_loss(entry.loss) else {}
     return round(entry.rows * math.prod(column.shape) * _bits(column, loss) / 8)
