@@ -254,12 +254,48 @@ def export(
     to: Annotated[Literal["zarr", "webdataset"], typer.Option(help="File format of the copy.")],
     units: Annotated[str | None, typer.Option(help="Unit numbers and ranges: 0,3,8-15. Default: all.")] = None,
     columns: Annotated[str | None, typer.Option(help="Comma-separated column names. Default: all.")] = None,
+    clips: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated ids and patterns ('dog_*'), or @FILE with one a line; packed anew."),
+    ] = None,
+    unit_rows: Annotated[
+        int | None, typer.Option(help="Frames a unit of the copy, packed anew. Default: those of CACHE.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a cache, or chosen units and columns of it, into either file format."""
+    """Copy a cache, or chosen clips, units and columns of it, into either file format."""
     from frame.pipeline.commands import export_command
 
-    export_command(_place(cache), _place(destination), to=to, units=units, columns=columns, as_json=as_json)
+    export_command(
+        _place(cache),
+        _place(destination),
+        to=to,
+        units=units,
+        columns=columns,
+        clips=clips,
+        unit_rows=unit_rows,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def merge(
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="Folder of the new cache, or s3://BUCKET/NAME.", show_default=False)
+    ],
+    caches: Annotated[
+        list[str],
+        typer.Argument(metavar="CACHE CACHE…", help="The caches to join; none is changed.", show_default=False),
+    ],
+    to: Annotated[
+        Literal["zarr", "webdataset"] | None, typer.Option(help="File format of the new cache. Default: the first's.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Join caches that were built apart: units, columns or clips. Goes on where it was stopped."""
+    from frame.pipeline.commands import merge_command
+
+    merge_command(_place(destination), [_place(cache) for cache in caches], to=to, as_json=as_json)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -140,30 +140,83 @@ def _against_teacher(
 
 
 def export_command(
-    path: StorePath, destination: StorePath, *, to: str, units: str | None, columns: str | None, as_json: bool
+    path: StorePath,
+    destination: StorePath,
+    *,
+    to: str,
+    units: str | None,
+    columns: str | None,
+    clips: str | None,
+    unit_rows: int | None,
+    as_json: bool,
 ) -> None:
     """Copy a cache or a part of it."""
-    from frame.pipeline.report import info_json
+    from frame.pipeline.clip_choice import choose_clips
+    from frame.pipeline.report import info_json, lost_text
     from frame.pipeline.store.export import export
-    from frame.pipeline.view.text import size
+    from frame.pipeline.store.repack import plan_repack, repack, require_all_there, survey
+    from frame.pipeline.view.text import plural, size
 
-    cache = open_cache(path)
-    chosen = parse_units(units) if units else None
-    progress = Progress(quiet=as_json)
-    total = len(chosen if chosen is not None else cache.expected_units)
-    with progress.bar("exporting", total=total, unit="units") as tick:
-        copy = export(
-            cache,
-            destination,
-            to=cast(Literal["zarr", "webdataset"], to),
-            units=chosen,
-            columns=[name.strip() for name in columns.split(",")] if columns else None,
-            tick=tick,
+    cache, store = open_cache(path), cast(Literal["zarr", "webdataset"], to)
+    names = [name.strip() for name in columns.split(",")] if columns else None
+    progress, lost = Progress(quiet=as_json), dict[str, int]()
+    with _resumable(progress):
+        if clips is None and unit_rows is None:
+            chosen = parse_units(units) if units else None
+            total = len(chosen if chosen is not None else cache.expected_units)
+            with progress.bar("exporting", total=total, unit="units") as tick:
+                copy = export(cache, destination, to=store, units=chosen, columns=names, tick=tick)
+        else:
+            _refuse_units(units)
+            picked = None if clips is None else choose_clips(clips, cache.index.column("clip").to_pylist())
+            packing = plan_repack(cache, to=store, clips=picked, columns=names, rows_per_unit=unit_rows)
+            require_all_there(found := survey(packing), cache)
+            lost = found.lost
+            with progress.bar("exporting", total=len(packing.units), unit="units") as tick:
+                copy = repack(destination, packing, tick=tick)
+    value = {**info_json(copy), "frames_left_out": lost}
+    packed = "" if clips is None and unit_rows is None else f"{plural(value['clips'], 'clip')} packed anew into "
+    text = f"Exported {packed}{value['units_committed']} units, {size(value['bytes'])}, to {destination}."
+    _say("\n".join([text, *lost_text(lost)]), value, as_json=as_json)
+
+
+def _refuse_units(units: str | None) -> None:
+    if units is not None:
+        raise InputError(
+            what="--units cannot be joined with --clips or --unit-rows.",
+            where=f"--units {units}",
+            why="clips are packed anew into other units, in which these numbers mean nothing",
+            fix="Give one or the other; what has been exported with --units can be exported again with --clips.",
         )
-    value = info_json(copy)
-    _say(
-        f"Exported {value['units_committed']} units, {size(value['bytes'])}, to {destination}.", value, as_json=as_json
-    )
+
+
+@contextlib.contextmanager
+def _resumable(progress: Progress) -> Iterator[None]:
+    """Say on Ctrl-C what becomes of a copy that was begun."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress.note("\nInterrupted. What is finished is kept: run the same command again to go on.")
+        raise SystemExit(130) from None
+
+
+def merge_command(destination: StorePath, paths: Sequence[StorePath], *, to: str | None, as_json: bool) -> None:
+    """Join caches that were built apart."""
+    from frame.pipeline.report import info_json, merged_json, merged_text
+    from frame.pipeline.store.merge import plan_merge
+    from frame.pipeline.store.repack import repack
+
+    progress = Progress(quiet=as_json)
+    store = cast(Literal["zarr", "webdataset"] | None, to)
+    with _resumable(progress):
+        caches = [open_cache(path) for path in paths]
+        total = sum(cache.index.num_rows for cache in caches)
+        with progress.bar("comparing", total=total, unit="clips") as tick:
+            merging = plan_merge(caches, destination, to=store, tick=tick)
+        with progress.bar("merging", total=len(merging.packing.units), unit="units") as tick:
+            copy = repack(destination, merging.packing, tick=tick)
+    value = {**info_json(copy), "merged": merged_json(merging)}
+    _say(merged_text(value), value, as_json=as_json)
 
 
 def recode_command(path: StorePath, destination: StorePath, *, encoding: str, to: str | None, as_json: bool) -> None:
@@ -174,15 +227,12 @@ def recode_command(path: StorePath, destination: StorePath, *, encoding: str, to
     cache = open_cache(path)
     progress = Progress(quiet=as_json)
     store = cast(Literal["zarr", "webdataset"] | None, to)
-    try:
+    with _resumable(progress):
         planned = plan_recoding(cache, destination, encoding, to=store, progress=progress)
         if planned.trials:
             progress.note(trials_text(planned.trials))
         with progress.bar("recoding", total=len(cache.expected_units), unit="units") as tick:
             copy = recode(cache, destination, planned, tick=tick)
-    except KeyboardInterrupt:
-        progress.note("\nInterrupted. What is finished is kept: run the same command again to go on.")
-        raise SystemExit(130) from None
     value = info_json(copy)
     _say(recoded_text(info_json(cache), value), value, as_json=as_json)
 

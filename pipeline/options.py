@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from frame.manifests.errors import InputError
 from frame.pipeline.encoding_option import parse_encoding
-from frame.pipeline.store.layout import CacheMeta, StoreKind
+from frame.pipeline.store.layout import COPIED, CacheMeta, StoreKind
 from frame.pipeline.store.objects import StorePath
 
 Fit = Literal["crop", "squash"]
@@ -104,9 +104,8 @@ def options_of(meta: CacheMeta, source: Path) -> BuildOptions:
         limit=meta.dataset["limit"],
         unit_rows=meta.rows_per_unit,
         **meta.sampling,
-        # A partial export notes there which units it took, a recoded cache what it was before; those are no options
-        # of a build.
-        **{key: value for key, value in meta.build.items() if key not in ("units", "recoded_from")},
+        # A copy notes there what it was made of; that is no option of a build.
+        **{key: value for key, value in meta.build.items() if key not in COPIED},
     )
 
 

@@ -19,7 +19,7 @@ from frame.pipeline.options import BuildOptions
 from frame.pipeline.sampling import choose_frames
 from frame.pipeline.store.columns import FRAMES, Column
 from frame.pipeline.store.files import sha256_bytes
-from frame.pipeline.store.index import SCHEMA, index_bytes
+from frame.pipeline.store.index import SCHEMA, index_bytes, lay_out
 from frame.pipeline.store.layout import CacheMeta
 
 _UNIT_BYTES = 128 << 20
@@ -78,22 +78,6 @@ def rows_per_unit(columns: Mapping[str, Column], options: BuildOptions, *, rows:
     fitting = min(_UNIT_BYTES // row_bytes, _DECODED_BYTES // max(frame_bytes, 1), _MAX_UNIT_ROWS)
     wanted = max(min(fitting, -(-rows // _LEAST_UNITS)), 1)
     return -(-wanted // options.batch_rows) * options.batch_rows
-
-
-def lay_out(lengths: Sequence[int], *, unit: int) -> tuple[list[int], int]:
-    """First row of every clip, and the number of rows in all (whole units, at least one).
-
-    A clip that does not fit into the rest of a unit begins the next one; one longer than a unit runs on through as many
-    as it needs, and the next clip follows in the rest of the last.
-    """
-    cursor, first = 0, []
-    for length in lengths:
-        room = -cursor % unit or unit
-        if length > room and room < unit:
-            cursor += room
-        first.append(cursor)
-        cursor += length
-    return first, max(-(-cursor // unit), 1) * unit
 
 
 def make_plan(

@@ -11,7 +11,7 @@ from frame.pipeline.options import options_of
 from frame.pipeline.plan import make_plan, probe_clips
 from frame.pipeline.store import Cache, CacheError
 from frame.pipeline.store.files import sha256_bytes, writer_folder
-from frame.pipeline.store.layout import INDEX, CacheMeta
+from frame.pipeline.store.layout import INDEX
 from frame.pipeline.store.writer import with_metadata, write_metadata
 
 
@@ -20,7 +20,7 @@ def repair_metadata(cache: Cache, source: Path, progress: Progress) -> None:
     path = cache.path / INDEX
     index = path.read_bytes() if path.is_file() else b""
     if sha256_bytes(index) != cache.meta.index_sha256:
-        index = _index_again(cache.meta, source, progress)
+        index = _index_again(cache, source, progress)
     _, fresh = with_metadata(cache.meta)
     broken = {name: data for name, data in fresh.items() if not _intact(cache, name)}
     for name, data in broken.items():
@@ -40,7 +40,14 @@ def _intact(cache: Cache, name: str) -> bool:
     return path.is_file() and sha256_bytes(path.read_bytes()) == cache.meta.metadata[name]
 
 
-def _index_again(meta: CacheMeta, source: Path, progress: Progress) -> bytes:
+def _index_again(cache: Cache, source: Path, progress: Progress) -> bytes:
+    meta = cache.meta
+    if {"repacked_from", "merged_from"} & meta.build.keys():
+        raise CacheError(
+            what="The damaged index is that of clips taken from other caches; it cannot be planned again.",
+            where=str(cache.path / INDEX),
+            fix="Give the command again that made this cache, with the same caches: it writes the index as it was.",
+        )
     options = options_of(meta, source)
     manifest = load_manifest(
         options.dataset, source, seed=options.seed, per_class=options.per_class, limit=options.limit

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from frame.pipeline.store import Cache
-from frame.pipeline.store.columns import Column
-from frame.pipeline.store.receipts import ColumnEntry
+from frame.pipeline.store.totals import column_totals
 from frame.pipeline.store.verify import Report
-from frame.pipeline.view.text import duration, size
+from frame.pipeline.view.text import duration, plural, size
 
 if TYPE_CHECKING:  # these bring Ray and torch along, which `info` need not wait for
     from frame.pipeline.build import Summary
     from frame.pipeline.encodings import Trial
     from frame.pipeline.estimate import Estimate
+    from frame.pipeline.store.merge import Merging
 
 
 def table(rows: list[tuple[str, str]]) -> str:
@@ -130,17 +129,10 @@ def info_json(cache: Cache) -> dict[str, Any]:
     meta, index, receipts = cache.meta, cache.index, cache.receipts()
     columns = {}
     for name, column in meta.columns.items():
-        entries = [(unit, receipt.columns[name]) for unit, receipt in receipts.items() if name in receipt.columns]
-        losses = [(entry.rows, entry.loss) for _, entry in entries if entry.loss]
-        rows = sum(count for count, _ in losses)
+        totals = column_totals(column, receipts)
         columns[name] = {
             **{key: item for key, item in column.to_json().items() if key not in ("step", "mean")},
-            "rows": sum(entry.rows for _, entry in entries),
-            "units": len(entries),
-            "bytes": sum(_column_bytes(column, entry) for _, entry in entries),
-            "bits": sum(n * _bits(column, loss) for n, loss in losses) / rows if rows else None,
-            "mean_cosine": sum(n * loss["mean_cosine"] for n, loss in losses) / rows if rows else None,
-            "worst_cosine": min((loss["worst_cosine"] for _, loss in losses), default=None),
+            **{key: getattr(totals, key) for key in type(totals).__slots__},
         }
     return {
         "cache": str(cache.path),
@@ -162,15 +154,6 @@ def info_json(cache: Cache) -> dict[str, Any]:
         "teachers": meta.teachers,
         "failed": {clip: {"reason": reason, "detail": detail} for clip, (reason, detail) in cache.failed().items()},
     }
-
-
-def _bits(column: Column, loss: Mapping[str, float]) -> float:
-    # Receipts of earlier releases do not say; their encodings had a fixed size.
-    return loss.get("bits", 8 * column.row_bytes / math.prod(column.shape))
-
-
-def _column_bytes(column: Column, entry: ColumnEntry) -> int:
-    return round(entry.rows * math.prod(column.shape) * _bits(column, entry.loss or {}) / 8)
 
 
 def info_text(cache: Cache) -> str:
@@ -203,6 +186,53 @@ def recoded_text(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
         f"Recoded {after['units_committed']} units to {after['cache']}: {size(before['bytes'])} became "
         f"{size(after['bytes'])} ({share:.0%}).\n{table(rows)}"
     )
+
+
+def lost_text(lost: Mapping[str, int]) -> list[str]:
+    """Frames that a copy in other units had to leave out, a line if there are any."""
+    if not lost:
+        return []
+    named = _few([f"{clip} ({count:,})" for clip, count in lost.items()])
+    return [
+        f"  left out    {sum(lost.values()):,} frames that share a unit with frames of their clip that failed: {named}"
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:5]) + (f" … and {len(names) - 5:,} more" if len(names) > 5 else "")
+
+
+def merged_json(merging: Merging) -> dict[str, Any]:
+    """What a merge was made of and what it decided, for scripts."""
+    return {
+        "caches": [str(path) for path in merging.caches],
+        "clips": list(merging.clips),
+        "taken_once": list(merging.twice),
+        "good_one_taken": {
+            clip: {"from": str(good), "failed_in": str(bad)} for clip, (good, bad) in merging.won.items()
+        },
+        "frames_left_out": dict(merging.lost),
+        "notes": list(merging.notes),
+    }
+
+
+def merged_text(value: Mapping[str, Any]) -> str:
+    """The outcome of ``merge``, from its JSON."""
+    merged = value["merged"]
+    clips = " + ".join(f"{count:,}" for count in merged["clips"])
+    lines = [
+        f"Merged {len(merged['caches'])} caches to {value['cache']}: {plural(value['clips'], 'clip')} (of {clips}), "
+        f"{value['units_committed']:,} units, {size(value['bytes'])}."
+    ]
+    if merged["taken_once"]:
+        twice = merged["taken_once"]
+        lines.append(f"  taken once  {plural(len(twice), 'clip')} that several have alike: {_few(twice)}")
+    if merged["good_one_taken"]:
+        won = [f"{clip} from {item['from']}" for clip, item in merged["good_one_taken"].items()]
+        lines.append(f"  mended      {plural(len(won), 'clip')} that had failed in another: {_few(won)}")
+    lines += lost_text(merged["frames_left_out"])
+    return "\n".join([*lines, *(f"  note        {note}" for note in merged["notes"])])
 
 
 def _column_text(column: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from frame.pipeline.store import Cache, open_cache
+from frame.pipeline.store.card import write_card
 from frame.pipeline.store.columns import Column, Encoding, Steps
 from frame.pipeline.store.files import sha256_bytes, writer_folder
 from frame.pipeline.store.index import SCHEMA, RowMap, index_bytes
@@ -196,6 +197,7 @@ def make_cache(
             commit_unit(path, meta, table, unit_data(made, unit, FIRST_COLUMNS), tmp=tmp)
         if units is None:
             write_statistics(made.open(), tmp=tmp)
+            write_card(made.open(), tmp=tmp)
     return made
 
 
@@ -224,6 +226,7 @@ def add_column(made: Made, *, failed: Sequence[int] = (), seed: int = 1) -> Made
         for unit in grown.units:
             commit_unit(made.path, meta, made.table, unit_data(grown, unit, [LATER]), tmp=tmp)
         write_statistics(grown.open(), tmp=tmp)
+        write_card(grown.open(), tmp=tmp)
     return grown
 
 

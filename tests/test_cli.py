@@ -18,6 +18,7 @@ from test_stages import make, run
 
 from frame.pipeline.build import finish
 from frame.pipeline.commands import parse_units
+from frame.pipeline.store import open_cache
 
 WIDE = {"COLUMNS": "200"}
 FRAME_CACHE = str(Path(sys.executable).with_name("frame-cache"))
@@ -66,6 +67,14 @@ BUILD = ("build", "--dataset", "folder", "--teachers", "timm:test_vit", "--weigh
         ([*BUILD, "--source", "CLIPS", "--out", "/proc/nope/cache"], ["/proc/nope"]),
         (["export", "CACHE", "OUT", "--to", "zarr", "--columns", "nope"], ["nope"]),
         (["export", "CACHE", "OUT", "--to", "zarr", "--units", "7-3"], ["7-3"]),
+        (["export", "CACHE", "OUT", "--to", "zarr", "--clips", "-nope,nor this"], ["'-nope', 'nor this'", "--clips"]),
+        (["export", "CACHE", "OUT", "--to", "zarr", "--clips", "no_*"], ["No clip fits 'no_*'", "9 clips"]),
+        (["export", "CACHE", "OUT", "--to", "zarr", "--clips", "@/nowhere"], ["/nowhere"]),
+        (["export", "CACHE", "OUT", "--to", "zarr", "--clips", "*", "--units", "0"], ["--units cannot be joined"]),
+        (["export", "CACHE", "OUT", "--to", "zarr", "--unit-rows", "0"], ["--unit-rows 0"]),
+        (["merge", "OUT", "CACHE"], ["two caches or more"]),
+        (["merge", "OUT", "CACHE", "CACHE"], ["two caches or more"]),
+        (["merge", "OUT", "CACHE", "/nowhere"], ["There is no cache here", "/nowhere"]),
         (["view", "CACHE", "--out", "/nowhere/deep/report.html"], ["/nowhere/deep"]),
     ],
 )
@@ -83,7 +92,8 @@ def test_bad_input_is_one_screen(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["build"], ["build", "x", "--size", "64"], ["build", "--nope"], ["export", "a", "b"], ["nope"]]
+    "arguments",
+    [["build"], ["build", "x", "--size", "64"], ["build", "--nope"], ["export", "a", "b"], ["merge", "a"], ["nope"]],
 )
 def test_wrong_use_is_exit_code_2(forge: Forge, arguments: list[str]) -> None:
     assert forked(forge, *arguments).returncode == 2
@@ -140,6 +150,28 @@ def test_an_encoding_is_chosen_told_kept_and_checked(clips: Path, cache: Path, f
     )
     assert checked.returncode == 0, checked.stderr + checked.stdout
     assert "6 of 6 rows agree" in checked.stdout
+
+
+def test_clips_are_exported_and_merged(cache: Path, forge: Forge, tmp_path: Path) -> None:
+    ids = [row["clip"] for row in open_cache(cache).index.to_pylist()]
+    (tmp_path / "list").write_text("\n".join(ids[4:]))
+    for name, clips in (("a", ",".join(ids[:5])), ("b", f"@{tmp_path}/list")):
+        done = forked(
+            forge, "export", cache, tmp_path / name, "--to", "webdataset", "--clips", clips, "--unit-rows", "64"
+        )
+        assert done.returncode == 0, done.stderr
+        assert "5 clips packed anew into" in done.stdout
+    asked = ("merge", tmp_path / "c", tmp_path / "a", tmp_path / "b", "--to", "zarr")
+    done = forked(forge, *asked)
+    assert done.returncode == 0, done.stderr
+    assert "Merged 2 caches" in done.stdout
+    assert "9 clips (of 5 + 5)" in done.stdout
+    assert f"taken once  1 clip that several have alike: {ids[4]}" in done.stdout
+    value = json.loads(forked(forge, *asked, "--json").stdout)
+    assert value["merged"]["taken_once"] == [ids[4]]
+    assert (value["clips"], value["frames"]) == (9, 74)
+    assert forked(forge, "verify", tmp_path / "c").returncode == 0
+    assert set(open_cache(tmp_path / "c").failed()) == set(open_cache(cache).failed())
 
 
 def test_plan_says_what_it_will_cost_and_writes_nothing(clips: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import s3_server
@@ -26,7 +26,9 @@ from frame.pipeline.store.bucket import StoreError
 from frame.pipeline.store.claims import claim, require_conditions, update
 from frame.pipeline.store.export import export
 from frame.pipeline.store.files import sha256_bytes, sha256_file
+from frame.pipeline.store.merge import plan_merge
 from frame.pipeline.store.objects import ObjectPath, names_below, store_path
+from frame.pipeline.store.repack import plan_repack, repack
 from frame.pipeline.store.verify import verify
 
 
@@ -219,6 +221,24 @@ def test_export_goes_both_ways(root: ObjectPath, tmp_path: Path) -> None:
         export(made.open(), root / "other", to="zarr")
     with pytest.raises(CacheError, match="another cache"):
         export(made.open(), root / "tar", to="zarr")
+
+
+def test_chosen_clips_and_merges_go_both_ways(root: ObjectPath, tmp_path: Path) -> None:
+    made = make_cache(tmp_path / "here", encoding="int8")
+    names = made.table.column("clip").to_pylist()
+    for part, clips in (("some", names[:4]), ("rest", names[3:])):
+        copy = repack(root / part, plan_repack(made.open(), to="webdataset", clips=clips))
+        assert verify(copy).problems == ()
+    parts = [open_cache(root / "some"), open_cache(root / "rest")]
+    assert plan_merge(parts, root / "whole").twice == ("c3",)
+    for place, to in ((root / "whole", "zarr"), (tmp_path / "whole", "zarr")):
+        merged = repack(place, plan_merge(parts, place, to=cast(Any, to)).packing)
+        assert verify(merged).problems == ()
+    assert {name: (root / "whole" / name).read_bytes() for name in names_below(root / "whole")} == tree(
+        tmp_path / "whole"
+    )
+    with pytest.raises(InputError, match="lies in one of the caches"):
+        plan_merge(parts, root / "rest")
 
 
 def test_the_command_refuses_other_schemes_in_one_screen() -> None:

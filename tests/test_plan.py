@@ -13,9 +13,9 @@ from frame.manifests.errors import InputError
 from frame.manifests.rows import ClipSource
 from frame.pipeline.decode import ClipError, Probe
 from frame.pipeline.options import BuildOptions
-from frame.pipeline.plan import Plan, frames_column, lay_out, make_plan, probe_clips, rows_per_unit
+from frame.pipeline.plan import Plan, frames_column, make_plan, probe_clips, rows_per_unit
 from frame.pipeline.store.columns import FRAMES
-from frame.pipeline.store.index import RowMap, read_index
+from frame.pipeline.store.index import RowMap, lay_out, read_index
 
 
 def clip(name: str) -> ClipSource:

@@ -47,7 +47,7 @@ def test_the_same_cache_has_the_same_bytes(tmp_path: Path, store: Any, encoding:
 def test_no_time_host_or_process_is_in_any_name(tmp_path: Path, store: Any) -> None:
     names = set(tree(make_cache(tmp_path, store=store, lengths=(3, 4)).path))
     common = {"cache.json", "cache.copy.json", "index.parquet", "receipts/000000.json"}
-    common |= {f"stats/{PATCH}.json", f"stats/{CLS}.json"}
+    common |= {"README.md", f"stats/{PATCH}.json", f"stats/{CLS}.json"}
     if store == "webdataset":
         assert names == common | {"shards/000000.tar"}
     else:
@@ -72,7 +72,12 @@ def test_a_later_column_leaves_every_other_file_as_it_was(tmp_path: Path, store:
     grown = add_column(made, failed=[3])
     after = tree(tmp_path)
     changed = {name for name in before if after[name] != before[name]}
-    assert changed == {"cache.json", "cache.copy.json", *(f"receipts/{unit:06d}.json" for unit in made.units)}
+    assert changed == {
+        "README.md",
+        "cache.json",
+        "cache.copy.json",
+        *(f"receipts/{unit:06d}.json" for unit in made.units),
+    }
     for unit, receipt in grown.open().receipts().items():
         assert {name: receipt.columns[name] for name in FIRST_COLUMNS} == receipts[unit].columns
         assert {name: receipt.files[name] for name in receipts[unit].files} == receipts[unit].files

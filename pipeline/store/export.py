@@ -8,12 +8,13 @@ into Zarr every column goes with the clips it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from frame.pipeline.store.card import write_card
 from frame.pipeline.store.codecs import decode
 from frame.pipeline.store.files import TMP, CacheError, disk_error, make_root, writer_folder
 from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta, StoreKind
@@ -54,9 +55,26 @@ def copy_units(
 
     Goes on where it stopped before; raises as ``export`` does.
     """
-    meta, files = with_metadata(meta)
-    table = source.index  # compared with its checksum, and so is what is copied below
+    _ = source.index  # compared with its checksum, and so is what is copied
     index = (source.path / INDEX).read_bytes()
+    return write_copy(
+        destination, meta, index, lambda meta, unit: map(change, _read_unit(source, meta, unit)), tick=tick
+    )
+
+
+def write_copy(
+    destination: StorePath,
+    meta: CacheMeta,
+    index: bytes,
+    read: Callable[[CacheMeta, int], Iterable[UnitData]],
+    *,
+    tick: Callable[[], None] = lambda: None,
+) -> Cache:
+    """Make ``destination`` the cache ``meta`` with this ``index`` file, of the units that ``read`` gives.
+
+    Goes on where it stopped before; raises as ``export`` does.
+    """
+    meta, files = with_metadata(meta)
     _require_place(destination, meta, {**files, INDEX: index})
     try:
         make_root(destination)
@@ -68,10 +86,11 @@ def copy_units(
         states = check_units(copy, copy.expected_units, deep=True)
         for state in states:
             if state.problems:
-                for data in _read_unit(source, meta, state.unit):
-                    commit_unit(destination, meta, table, change(data), tmp=tmp)
+                for data in read(meta, state.unit):
+                    commit_unit(destination, meta, copy.index, data, tmp=tmp)
             tick()
         write_statistics(copy, tmp=tmp)
+        write_card(copy, tmp=tmp)
     return open_cache(destination)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,22 @@ def index_bytes(table: pa.Table) -> bytes:
     out = io.BytesIO()
     pq.write_table(table.cast(SCHEMA), out, compression="zstd", store_schema=False)
     return out.getvalue()
+
+
+def lay_out(lengths: Sequence[int], *, unit: int) -> tuple[list[int], int]:
+    """First row of every clip, and the number of rows in all (whole units, at least one).
+
+    A clip that does not fit into the rest of a unit begins the next one; one longer than a unit runs on through as many
+    as it needs, and the next clip follows in the rest of the last.
+    """
+    cursor, first = 0, []
+    for length in lengths:
+        room = -cursor % unit or unit
+        if length > room and room < unit:
+            cursor += room
+        first.append(cursor)
+        cursor += length
+    return first, max(-(-cursor // unit), 1) * unit
 
 
 _MAX_CLIPS = 1 << 24

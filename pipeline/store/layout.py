@@ -16,10 +16,13 @@ from frame.pipeline.store.files import CacheError, sha256_bytes
 from frame.pipeline.store.objects import StorePath
 
 FORMAT = 1
-META, META_COPY, INDEX = "cache.json", "cache.copy.json", "index.parquet"
+META, META_COPY, INDEX, CARD = "cache.json", "cache.copy.json", "index.parquet", "README.md"
 RECEIPTS, STATS, SHARDS = "receipts", "stats", "shards"
 _MAX_UNIT_ROWS, _MAX_UNITS = 1 << 20, 1 << 24  # 128 and 2,000 times what the largest data sets come to
 _END = b"\n}"  # of a JSON object, as it is written here
+
+COPIED = ("units", "recoded_from", "repacked_from", "merged_from")
+"""What ``build`` of a copy says besides: units taken, encoding before, plan of the clips before, caches joined."""
 
 MAX_JSON = 32 << 20
 """Bytes of a JSON file, at most. Whoever reads one parses it whole, into some ten times its size."""

@@ -157,7 +157,8 @@ def _file_entry(item: dict[str, Any]) -> FileEntry:
 
 def _column_entry(item: dict[str, Any]) -> ColumnEntry:
     entry = ColumnEntry(**item)
-    if type(entry.rows) is not int or (entry.moments is not None and not _are_moments(**entry.moments)):
+    rows_fit = type(entry.rows) is int and 0 <= entry.rows < 1 << 60
+    if not rows_fit or (entry.moments is not None and not _are_moments(**entry.moments)):
         raise ValueError("rows or moments that are no numbers")
     return entry
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from frame.pipeline.store import tar_check, tar_unit, zarr_unit
+from frame.pipeline.store.card import card_bytes
 from frame.pipeline.store.columns import ArraySpec, Column
 from frame.pipeline.store.files import TMP, CacheError, sha256_bytes, sha256_file
-from frame.pipeline.store.layout import INDEX, MAX_JSON, META, META_COPY, RECEIPTS, CacheMeta, parse_meta
+from frame.pipeline.store.layout import CARD, INDEX, MAX_JSON, META, META_COPY, RECEIPTS, CacheMeta, parse_meta
 from frame.pipeline.store.objects import StorePath, names_below
 from frame.pipeline.store.reader import Cache
 from frame.pipeline.store.receipts import FileEntry, Receipt, read_receipt, receipt_path
@@ -225,23 +226,21 @@ def _digest(root: StorePath, name: str, digest: str) -> Problem | None:
     return Problem(kind="damaged", file=name, detail="content differs from its sha256")
 
 
-def check_statistics(cache: Cache) -> list[Problem]:
-    """Problems of ``stats/``; call it only when every unit is complete."""
-    problems = []
+def check_summaries(cache: Cache) -> list[Problem]:
+    """Problems of what is computed from the receipts, ``stats/`` and the card; call it only when every unit is
+    complete."""
     receipts = cache.receipts()
+    expected = {CARD: card_bytes(cache)}
     for column in cache.meta.columns.values():
-        if column.teacher is None:
-            continue
-        name = stats_name(column.name)
-        problem = _digest(cache.path, name, sha256_bytes(stats_bytes(column, receipts)))
-        if problem:
-            problems.append(problem)
-    return problems
+        if column.teacher is not None:
+            expected[stats_name(column.name)] = stats_bytes(column, receipts)
+    found = (_digest(cache.path, name, sha256_bytes(data)) for name, data in expected.items())
+    return [problem for problem in found if problem]
 
 
 def leftovers(cache: Cache, states: Iterable[UnitState]) -> list[Problem]:
     """Files that nothing commits. ``states`` must cover every unit that has a receipt."""
-    known = {META, META_COPY, INDEX, *cache.meta.metadata}
+    known = {META, META_COPY, INDEX, CARD, *cache.meta.metadata}
     known |= {stats_name(column.name) for column in cache.meta.columns.values() if column.teacher}
     known |= {receipt_path(Path(), unit).as_posix() for unit in cache.expected_units}
     for state in states:
@@ -280,7 +279,7 @@ def verify(cache: Cache, *, tick: Callable[[UnitState], None] = lambda _: None) 
     states = check_units(cache, cache.expected_units, deep=True, tick=tick)
     problems = [*metadata, *(problem for state in states for problem in state.problems)]
     if not any(problem.file.startswith(RECEIPTS) for problem in problems):  # they are computed from the receipts
-        problems += check_statistics(cache)
+        problems += check_summaries(cache)
     problems += leftovers(cache, states)
     unfinished = tuple(state.unit for state in states if any(problem.never_made for problem in state.problems))
     return Report(

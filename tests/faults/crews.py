@@ -24,6 +24,7 @@ from typing import Any
 from store_caches import FIRST_COLUMNS, Made, make_cache, quick_disk, random_arrays, unit_data
 
 from frame.pipeline.store import open_cache, writer
+from frame.pipeline.store.card import write_card
 from frame.pipeline.store.files import writer_folder
 from frame.pipeline.store.stats import write_statistics
 from frame.pipeline.store.verify import check_units
@@ -78,6 +79,7 @@ def complete(path: Path, made: Made) -> int:
                 lacking += 1
                 writer.commit_unit(path, made.meta, made.table, unit_data(made, state.unit, columns), tmp=tmp)
         write_statistics(open_cache(path), tmp=tmp)
+        write_card(open_cache(path), tmp=tmp)
     return lacking
 
 
