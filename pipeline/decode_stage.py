@@ -20,6 +20,7 @@ import pyarrow as pa
 from frame.pipeline.block import Failures, pack
 from frame.pipeline.decode import ClipError, DecodeCage
 from frame.pipeline.jobs import ClipPart, Segment, UnitJob, make_job, pieces
+from frame.pipeline.kept_index import kept_index
 from frame.pipeline.store import open_cache
 from frame.pipeline.store.objects import StorePath
 
@@ -35,8 +36,9 @@ class DecodeStage:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Decode the units of ``table`` (column ``item``)."""
         cache = open_cache(self.cache)
+        known = kept_index(cache)
         jobs = [
-            make_job(unit, self.columns[unit], cache.index, cache.row_map, source=self.source)
+            make_job(unit, self.columns[unit], known.index, known.row_map, source=self.source)
             for unit in table.column("item").to_pylist()
         ]
         return pa.concat_tables([_decode_unit(job, _cage(), cache.meta.build) for job in jobs])

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from frame.pipeline.block import ABOUT, Block, Failures, unpack
+from frame.pipeline.kept_index import kept_index
 from frame.pipeline.store import CacheError, open_cache
 from frame.pipeline.store.objects import StorePath
 from frame.pipeline.store.receipts import merge_moments
@@ -35,7 +36,7 @@ class WriteStage:
         cache = open_cache(self.cache)
         data = unit_data(block)
         try:
-            receipt = commit_unit(self.cache, cache.meta, cache.index, data, tmp=self.tmp)
+            receipt = commit_unit(self.cache, cache.meta, kept_index(cache).index, data, tmp=self.tmp)
         except CacheError as error:
             return {"unit": data.unit, "error": [error.what, error.where, error.why, error.fix]}
         made = [entry.bytes for entry in receipt.files.values() if set(entry.columns) & set(data.software)]
