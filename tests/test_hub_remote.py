@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hub_server
 import pytest
 from fake_hub import FakeHub, blob_id, http_error
 from huggingface_hub import HfApi
@@ -24,6 +29,7 @@ from store_caches import Made, add_column, make_cache, quick_disk, tree
 
 from frame.manifests.errors import InputError
 from frame.pipeline.share import hub_remote
+from frame.pipeline.share.hub_errors import hub_failure, hub_final
 from frame.pipeline.share.hub_remote import HubRemote
 from frame.pipeline.share.pull import Pulled, pull
 from frame.pipeline.share.push import Pushed, push
@@ -65,6 +71,23 @@ def test_the_stub_takes_what_the_client_takes(method: str) -> None:
     assert stub.keys() <= real.keys()
     required = {name for name, item in real.items() if item.default is item.empty and item.kind is not item.VAR_KEYWORD}
     assert required <= stub.keys()
+
+
+def test_the_real_client_does_it_too(made: Made, tmp_path: Path) -> None:
+    """Against a server on the loopback that speaks the hub's protocol."""
+    (made.path / "README.md").write_text("---\nlicense: other\n---\n# Mine\n")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    command = [sys.executable, hub_server.__file__, made.path, tmp_path / "back"]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=240)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    first, second, back = value["outcome"]
+    assert (first["files_sent"], first["card"], second["files_sent"], second["card"]) == (30, "sent", 0, "there")
+    assert back["complete"]
+    assert value["visibility"] == "private"
+    assert sum(call.startswith("PUT /upload/") for call in value["seen"]) > 3  # large files
+    assert sum("/commit/" in call for call in value["seen"]) == 1
+    assert same_bytes(made, tmp_path / "back")
 
 
 def test_a_cache_goes_there_and_comes_back(made: Made, tmp_path: Path) -> None:
@@ -323,3 +346,12 @@ def test_too_large_a_file_is_not_downloaded(made: Made) -> None:
 def test_git_blob_ids_are_gits() -> None:
     for data in (b"", b"hello\n", bytes(range(256)) * 10):
         assert outgoing("a", data).git_blob() == git_hash(data) == blob_id(data)
+
+
+def test_a_failed_upload_is_what_its_cause_says() -> None:
+    error = RuntimeError("Error while uploading 'a' to the Hub.")
+    error.__cause__ = http_error(403)
+    assert hub_final(error)
+    assert "may write" in str(hub_failure(error, "hf://datasets/lab/mine"))
+    error.__cause__ = http_error(503)
+    assert not hub_final(error)

@@ -31,8 +31,16 @@ def status(error: Exception) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def _behind(error: Exception) -> Exception:
+    """What the client says only that an upload failed of, it names the cause of."""
+    while type(error) is RuntimeError and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
 def hub_final(error: Exception) -> bool:
     """Is it an answer that another try does not change?"""
+    error = _behind(error)
     if isinstance(error, _FINAL):
         return True
     code = status(error)
@@ -45,6 +53,7 @@ def hub_final(error: Exception) -> bool:
 
 def hub_failure(error: Exception, where: str) -> RemoteError:
     """The screen for a request that has failed for good."""
+    error = _behind(error)
     what, fix = _said(error)
     return RemoteError(what=what, where=where, why=reason(error), fix=fix)
 
