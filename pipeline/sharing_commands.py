@@ -65,8 +65,6 @@ def pull_command(url: str, path: StorePath, *, as_json: bool) -> None:
     ]
     if not done.complete:
         lines.append("  The cache there is not complete: the same command fetches what is added to it.")
-    if done.card == "kept":
-        lines.append("  README.md another one is here, and was left")
     _say("\n".join(lines), {"url": remote.address, "cache": str(path), **_facts(done)}, as_json=as_json)
 
 

@@ -18,7 +18,7 @@ from store_caches import CLS, LATER, PATCH, add_column, commit, make_cache, quic
 
 from frame.pipeline.store import Cache, CacheMeta, open_cache
 from frame.pipeline.store import card as cards
-from frame.pipeline.store.card import card_bytes, write_card
+from frame.pipeline.store.card import card_bytes, is_unedited, write_card
 from frame.pipeline.store.card_parts import cell, licence_id, size_category, table
 from frame.pipeline.store.export import export
 from frame.pipeline.store.files import writer_folder
@@ -289,3 +289,11 @@ def test_metadata_are_not_read_twice_over(tmp_path: Path) -> None:
     meta = CacheMeta.to_bytes(made.open().meta)
     assert meta == (tmp_path / "cache.json").read_bytes()
     assert json.loads(meta)["plan"] == made.meta.plan_id
+
+
+def test_a_card_somebody_wrote_on_is_told_from_ours(tmp_path: Path) -> None:
+    card = card_bytes(make_cache(tmp_path).open())
+    assert is_unedited(card)
+    assert not is_unedited(card.replace(b"# ", b"# My ", 1))
+    assert not is_unedited(card + b"Ask me.\n")
+    assert not is_unedited(b"")

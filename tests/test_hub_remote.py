@@ -75,7 +75,6 @@ def test_the_stub_takes_what_the_client_takes(method: str) -> None:
 
 def test_the_real_client_does_it_too(made: Made, tmp_path: Path) -> None:
     """Against a server on the loopback that speaks the hub's protocol."""
-    (made.path / "README.md").write_text("---\nlicense: other\n---\n# Mine\n")
     variables = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     command = [sys.executable, hub_server.__file__, made.path, tmp_path / "back"]
     done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=240)

@@ -35,11 +35,13 @@ from frame.manifests.errors import InputError
 from frame.pipeline.share import pull as pulling
 from frame.pipeline.share.address import open_remote
 from frame.pipeline.share.fsspec_remote import FsspecRemote
-from frame.pipeline.share.remote import CARD, RemoteError
+from frame.pipeline.share.remote import RemoteError
 from frame.pipeline.sharing_commands import pull_command
 from frame.pipeline.store import CacheError, open_cache
-from frame.pipeline.store.layout import StoreKind, sealed, unseal
+from frame.pipeline.store.card import card_bytes
+from frame.pipeline.store.layout import CARD, StoreKind, sealed, unseal
 from frame.pipeline.store.objects import ObjectPath
+from frame.pipeline.store.verify import verify
 
 SMALL = {"lengths": (3, 5, 0, 8), "failed": (1,)}  # two units
 THERE = "memory://there"
@@ -170,17 +172,11 @@ def test_where_there_is_no_cache(made: Made, tmp_path: Path) -> None:
     assert made.path.exists()
 
 
-def test_a_card_comes_along_but_never_over_another(made: Made, tmp_path: Path) -> None:
-    put_in_memory("there", {**tree(made.path), CARD: b"# Mine\n"})
-    assert bring(THERE, tmp_path / "back").card == "fetched"
-    assert (tmp_path / "back" / CARD).read_bytes() == b"# Mine\n"
-    assert bring(THERE, tmp_path / "back").card == "there"
-    (tmp_path / "back" / CARD).write_bytes(b"# Ours\n")
-    assert bring(THERE, tmp_path / "back").card == "kept"
-    assert (tmp_path / "back" / CARD).read_bytes() == b"# Ours\n"
-    put_in_memory("there", {**tree(made.path), CARD: b"x" * (1 << 21)})
-    with pytest.raises(RemoteError, match="more than"):
-        bring(THERE, tmp_path / "back")
+def test_the_card_is_written_here_whatever_theirs_says(made: Made, tmp_path: Path) -> None:
+    put_in_memory("there", {**tree(made.path), CARD: b"# Theirs\n"})
+    bring(THERE, tmp_path / "back")
+    assert (tmp_path / "back" / CARD).read_bytes() == card_bytes(open_cache(tmp_path / "back"))
+    assert not verify(open_cache(tmp_path / "back")).problems
 
 
 def _stranger(files: Mapping[str, bytes], unit: int, change: Callable[[dict[str, Any]], None]) -> dict[str, bytes]:

@@ -8,7 +8,6 @@ killed leaves a valid cache that is not complete, and the same command goes on.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from pathlib import Path
 
 from frame.pipeline.share.arrivals import Fetching, require_plan
 from frame.pipeline.share.growth import extends, plan_difference
-from frame.pipeline.share.remote import CARD, KEPT, Held, Remote, RemoteError
-from frame.pipeline.share.source import MOST_CARD
+from frame.pipeline.share.remote import KEPT, Held, Remote, RemoteError, units_in
+from frame.pipeline.store.card import write_card
 from frame.pipeline.store.files import (
     TMP,
     CacheError,
@@ -28,7 +27,7 @@ from frame.pipeline.store.files import (
     sha256_file,
     writer_folder,
 )
-from frame.pipeline.store.layout import INDEX, MAX_JSON, META, META_COPY, RECEIPTS, CacheMeta
+from frame.pipeline.store.layout import INDEX, MAX_JSON, META, META_COPY, CacheMeta
 from frame.pipeline.store.objects import names_below
 from frame.pipeline.store.reader import Cache, open_cache, reopen
 from frame.pipeline.store.receipts import Receipt, parse_receipt, receipt_path
@@ -36,13 +35,11 @@ from frame.pipeline.store.regular import read_small
 from frame.pipeline.store.stats import write_statistics
 from frame.pipeline.store.verify import UnitState, check_committed, check_units
 
-_RECEIPT = re.compile(rf"{RECEIPTS}/(\d{{6,12}})\.json", re.ASCII)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pulled:
     """What a pull has done. ``units`` are those that are here and right now, of ``units_planned``; ``complete``: all of
-    them with every column. ``card`` is ``fetched``, ``there``, ``kept`` (another one is here) or ``none``."""
+    them with every column."""
 
     units: int
     units_planned: int
@@ -51,7 +48,6 @@ class Pulled:
     bytes_fetched: int
     files_there: int
     bytes_there: int
-    card: str
 
 
 def pull(
@@ -79,7 +75,7 @@ def pull(
         complete = not any(state.problems for state in states)
         if complete:
             write_statistics(cache, tmp=tmp)  # computed from the receipts: theirs would have to be the same
-        card = _pull_card(path, fetching)
+        write_card(cache, tmp=tmp)  # ours, of what is here: no receipt has a checksum of theirs
     return Pulled(
         units=sum(bool(state.files) for state in states),
         units_planned=len(cache.expected_units),
@@ -88,13 +84,12 @@ def pull(
         bytes_fetched=sum(fetching.fetched),
         files_there=len(fetching.there),
         bytes_there=sum(fetching.there),
-        card=card,
     )
 
 
 def _units(held: Mapping[str, Held], cache: Cache) -> list[int]:
     """Units that have a receipt there, of those that the plan has."""
-    named = {int(match[1]) for name in held if (match := _RECEIPT.fullmatch(name))}
+    named = units_in(held)
     return [unit for unit in cache.expected_units if unit in named]
 
 
@@ -182,23 +177,3 @@ def _require_place(path: Path, meta: CacheMeta) -> None:
             why=f"it holds {name}, which is not of this cache",
             fix="Pull into a new folder.",
         )
-
-
-def _pull_card(path: Path, fetching: Fetching) -> str:
-    """``README.md``, unless another one is here. No receipt has its checksum: it is a text for people, no more."""
-    if CARD not in fetching.held:
-        return "none"
-    data = fetching.remote.read(CARD, most=MOST_CARD)
-    if data is None:
-        return "none"
-    target = path / CARD
-    try:
-        if read_small(target, most=MOST_CARD) == data:
-            return "there"
-    except FileNotFoundError:
-        ensure_durable(target, data, tmp=fetching.tmp)
-        fetching.count(len(data))
-        return "fetched"
-    except OSError:
-        return "kept"
-    return "kept"

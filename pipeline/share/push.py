@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from frame.pipeline.share.growth import extends, plan_difference
-from frame.pipeline.share.remote import CARD, Held, Outgoing, Remote, RemoteError
+from frame.pipeline.share.remote import Held, Outgoing, Remote, RemoteError, units_in
 from frame.pipeline.share.source import Source, unit_files
+from frame.pipeline.store.card import is_unedited
 from frame.pipeline.store.files import CacheError
-from frame.pipeline.store.layout import MAX_JSON, META, META_COPY, CacheMeta, parse_meta
+from frame.pipeline.store.layout import CARD, MAX_JSON, META, META_COPY, CacheMeta, parse_meta
 from frame.pipeline.store.reader import Cache
 from frame.pipeline.store.receipts import Receipt, parse_receipt, receipt_path
 
@@ -25,7 +26,7 @@ _TOLERATED = (".gitattributes", CARD)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pushed:
-    """What a push has done. ``card`` is ``sent``, ``there``, ``kept`` (another one is there, and was left) or ``none``.
+    """What a push has done. ``card`` is ``sent``, ``there`` or ``kept`` (another one is there, and was left).
     ``checked`` says how it is known that files arrived."""
 
     units: int
@@ -90,7 +91,7 @@ def push(source: Source, remote: Remote, *, tick: Callable[[int], None] = lambda
             sending.add(file)
     for file in source.stats:
         sending.skip(file) if sending.has(file) else sending.add(file)
-    card = _add_card(source.card, sending)
+    card = _add_card(source, sending)
     sending.flush()
     return Pushed(
         units=len(source.units),
@@ -170,14 +171,16 @@ def _plan_there(remote: Remote, name: str) -> CacheMeta | None:
         return None  # damaged: the other copy tells whose place it is
 
 
-def _add_card(card: Outgoing | None, sending: _Sending) -> str:
-    """``README.md``, unless there is another one: people write on it where it is shown."""
-    if card is None:
-        return "none"
+def _add_card(source: Source, sending: _Sending) -> str:
+    """``README.md``, unless somebody has written on the one there; an older one of ours gives way."""
+    card = source.card
     if sending.has(card):
         sending.skip(card)
         return "there"
-    if card.name in sending.held:
+    there = sending.remote.read(CARD, most=MAX_JSON) if card.name in sending.held else None
+    if there is not None and not is_unedited(there):
         return "kept"
+    if there is not None and units_in(sending.held) - {state.unit for state in source.units}:
+        return "there"  # it speaks of more than is here
     sending.add(card)
     return "sent"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,11 +14,10 @@ from typing import Protocol
 from frame.manifests.errors import InputError
 from frame.pipeline.store import disk
 from frame.pipeline.store.files import aside, disk_error, sha256_bytes
-from frame.pipeline.store.layout import damage
+from frame.pipeline.store.layout import RECEIPTS, damage
 from frame.pipeline.store.regular import FLAGS, require_regular
 
-CARD = "README.md"
-"""The one file of a cache that no checksum covers: what people read."""
+_RECEIPT = re.compile(rf"{RECEIPTS}/(\d{{6,12}})\.json", re.ASCII)
 
 BLOCK = 8 << 20
 """Bytes that are read or written at once."""
@@ -172,6 +172,11 @@ def _refusals(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise disk_error(error, path) from error
+
+
+def units_in(names: Iterable[str]) -> set[int]:
+    """Units that have a receipt among the files ``names``."""
+    return {int(match[1]) for name in names if (match := _RECEIPT.fullmatch(name))}
 
 
 def discard(path: Path) -> None:

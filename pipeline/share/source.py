@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from frame.pipeline.share.remote import CARD, Outgoing, outgoing
+from frame.pipeline.share.remote import Outgoing, outgoing
+from frame.pipeline.store.card import card_bytes
 from frame.pipeline.store.files import CacheError
-from frame.pipeline.store.layout import INDEX, MAX_JSON, META, META_COPY, damage, parse_meta
+from frame.pipeline.store.layout import CARD, INDEX, MAX_JSON, META, META_COPY, damage, parse_meta
 from frame.pipeline.store.reader import Cache
 from frame.pipeline.store.receipts import Receipt, parse_receipt, receipt_path
 from frame.pipeline.store.regular import read_small
 from frame.pipeline.store.stats import stats_name
-from frame.pipeline.store.verify import Problem, UnitState, check_metadata, check_statistics, check_units
-
-MOST_CARD = 1 << 20
-"""Bytes of README.md, at most."""
+from frame.pipeline.store.verify import Problem, UnitState, check_metadata, check_summaries, check_units
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +26,7 @@ class Source:
     plan: tuple[Outgoing, ...]
     units: tuple[UnitState, ...]
     stats: tuple[Outgoing, ...]
-    card: Outgoing | None
+    card: Outgoing
 
     @property
     def names(self) -> list[str]:
@@ -49,7 +47,7 @@ class Source:
 
     @property
     def _loose(self) -> list[Outgoing]:
-        return [*self.plan, *self.stats, *((self.card,) if self.card else ())]
+        return [*self.plan, *self.stats, self.card]
 
 
 def look_at(cache: Cache) -> Source:
@@ -70,7 +68,8 @@ def look_at(cache: Cache) -> Source:
     complete = not problems
     wrong = [*check_metadata(cache), *(problem for problem in problems if not problem.never_made)]
     if complete:
-        wrong += check_statistics(cache)
+        # The card is made anew below, also for a cache of before there were cards.
+        wrong += [problem for problem in check_summaries(cache) if problem.file != CARD]
     if wrong:
         raise _damaged(cache, wrong)
     taught = [column.name for column in cache.meta.columns.values() if column.teacher]
@@ -79,7 +78,7 @@ def look_at(cache: Cache) -> Source:
         plan=_plan(cache),
         units=committed,
         stats=tuple(_small(cache.path, stats_name(name)) for name in taught) if complete else (),
-        card=_card(cache.path / CARD),
+        card=outgoing(CARD, card_bytes(cache)),
     )
 
 
@@ -132,20 +131,6 @@ def _small(root: Path, name: str, *, sha256: str = "") -> Outgoing:
     if sha256 and file.sha256 != sha256:
         raise damage(root / name, "its content differs from its sha256")
     return file
-
-
-def _card(path: Path) -> Outgoing | None:
-    try:
-        return outgoing(CARD, read_small(path, most=MOST_CARD))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CacheError(
-            what="The cache's README.md cannot be pushed.",
-            where=str(path),
-            why=error.strerror or str(error),
-            fix=f"It is a plain file of at most {MOST_CARD:,} bytes; move away what lies there.",
-        ) from error
 
 
 def _damaged(cache: Cache, problems: list[Problem]) -> CacheError:

@@ -31,7 +31,19 @@ def card_bytes(cache: Cache) -> bytes:
     """The file's content, from what is committed now. Raises ``CacheError`` for a damaged index."""
     receipts = _receipts(cache)
     parts = [_head(cache), *_sections(cache, receipts)]
-    return ("\n\n".join(parts) + "\n").encode()
+    text = ("\n\n".join(parts) + "\n\n").encode()
+    return text + _mark(text)
+
+
+def is_unedited(card: bytes) -> bool:
+    """Is it as a program of ours wrote it? A card that somebody has written on is theirs from then on."""
+    mark = len(_mark(b""))
+    return card[-mark:] == _mark(card[:-mark])
+
+
+def _mark(text: bytes) -> bytes:
+    """The last line, which nobody is shown."""
+    return f"<!-- as written by frame-cache: {sha256_bytes(text)} -->\n".encode()
 
 
 def write_card(cache: Cache, *, tmp: Path) -> None:
