@@ -35,8 +35,14 @@ $(VENV)/.installed: $(VENV)/.packages $(LISTING)
 .PHONY: FORCE
 FORCE:
 
+# All tests; or ARGS="tests/test_x.py -k word". Two files at a time, but for the fault tests: those kill and starve things.
 test: env
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/faults
+	$(BIN)/python -m pytest tests/faults
+endif
 
 # The fault tests alone, N times as often as `make test` runs them; puts their table into README.md.
 N := 1
