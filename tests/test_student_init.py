@@ -9,9 +9,11 @@ from safetensors.torch import save_file
 from small_runs import SMALL
 
 from frame.manifests.errors import InputError
+from frame.manifests.progress import Progress
 from frame.model import FrameEncoder, ModelConfig
 from frame.pipeline.local import LocalFacts, facts_path, read_facts, write_facts
 from frame.train.prepare import Request, prepare
+from frame.train.run import train
 from frame.train.student_init import begin_as_teacher
 
 CONFIG = ModelConfig(width=192, depth=2, patch=16, size=(48, 64), semantic_dim=8, spatial_dim=192)
@@ -89,3 +91,16 @@ def test_teacher_is_the_file_that_the_targets_were_made_with(train_cache: Path, 
             prepare(asked)
     finally:
         write_facts(train_cache, before) if before != LocalFacts() else facts_path(train_cache).unlink()
+
+
+def test_heads_alone_may_learn_over_a_student_that_stays_its_teacher(train_cache: Path, tmp_path: Path) -> None:
+    _, file = teacher(tmp_path, depth=1)
+    settings = {**SMALL, "student_init": str(file), "train_encoder": False, "lr": 1e-3}
+    asked = Request(stage="stage1", out=tmp_path / "run", caches=(train_cache,), settings=settings)
+    before = prepare(asked).method.encoder.state_dict()
+    train(asked, Progress(quiet=True))
+    after = FrameEncoder.from_pretrained(tmp_path / "run").state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"semantic", "spatial"}
+    with pytest.raises(InputError, match="setting of its own"):
+        prepare(Request(stage="stage2", out=tmp_path / "two", init=tmp_path / "run", settings={"train_encoder": False}))

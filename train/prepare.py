@@ -118,6 +118,12 @@ def _require_sense(request: Request) -> None:
             where=f"student_init={request.settings['student_init']}",
             fix="give it to stage 1",
         )
+    if request.stage == "stage2" and "train_encoder" in request.settings:
+        raise InputError(
+            what="Stage 2 has a setting of its own for this.",
+            where=f"train_encoder={request.settings['train_encoder']}",
+            fix="encoder=frozen, finetune or scratch",
+        )
     if request.init is not None and request.settings.get("encoder") == "scratch":
         raise InputError(
             what="Training from scratch does not begin from a run.",

@@ -31,6 +31,8 @@ class Stage1Module(nn.Module):
     def forward(self, batch: Batch) -> Terms:
         """Raw losses ``patch`` and ``cls``, and their cosines."""
         tokens_BND = self.encoder.vit(batch.columns[FRAMES].flatten(0, 1))
+        if torch.is_grad_enabled() and not tokens_BND.requires_grad:
+            tokens_BND = tokens_BND.requires_grad_()  # so that gradient balancing can ask how each loss pulls on them
         return head_terms(
             self.encoder.decode(tokens_BND),
             {
@@ -75,6 +77,7 @@ def window_shape(segment: int) -> WindowShape:
 def build_stage1(config: TrainConfig, sources: Sources) -> Method:
     """An untrained student; its values are a function of the seed. ``config.segment`` must be resolved."""
     encoder = new_encoder(config, sources)
+    encoder.vit.requires_grad_(config.train_encoder)
     current = Steps(first=0, stop=config.segment)
     return Method(
         module=Stage1Module(
