@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,5 +103,7 @@ def test_heads_alone_may_learn_over_a_student_that_stays_its_teacher(train_cache
     after = FrameEncoder.from_pretrained(tmp_path / "run").state_dict()
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"semantic", "spatial"}
+    with pytest.raises(InputError, match="must begin as something"):
+        prepare(replace(asked, out=tmp_path / "none", settings={**SMALL, "train_encoder": False}))
     with pytest.raises(InputError, match="setting of its own"):
         prepare(Request(stage="stage2", out=tmp_path / "two", init=tmp_path / "run", settings={"train_encoder": False}))

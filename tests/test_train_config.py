@@ -42,7 +42,6 @@ def test_settings_survive_json() -> None:
         ("memory_dim", 30, "multiple of 4"),
         ("loss_dropout", 1, "loss_dropout"),
         ("batch_size", 0, "batch_size must be"),
-        ("train_encoder", False, "needs a student_init"),
         ("epochs", "nan", "epochs must be"),
         ("epochs", "inf", "epochs must be"),
         ("lr", "inf", "lr must be finite"),

@@ -133,7 +133,6 @@ def _problems(config: TrainConfig) -> dict[str, bool]:
         "seed must be below 2^62": c.seed >= 1 << 62,
         "weight_decay and warmup_epochs must not be negative": min(c.weight_decay or 0, c.warmup_epochs or 0) < 0,
         "share must be above 0 and at most 1": not 0 < c.share <= 1,
-        "train_encoder=False needs a student_init": not c.train_encoder and not c.student_init,
         "loss_dropout must be from 0 to below 1": not 0 <= c.loss_dropout < 1,
         "epochs must be above 0": not c.epochs > 0,
         "lr must be above 0": c.lr is not None and not c.lr > 0,

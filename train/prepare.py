@@ -62,6 +62,14 @@ def prepare(request: Request) -> Prepared:
     recipe = load_recipe(request.recipe) if request.recipe else None
     init = _init_path(request, saved)
     config = _asked(request, saved, recipe, init)
+    if (
+        not config.train_encoder and not config.student_init
+    ):  # told only now: a recipe may say the one, a person the other
+        raise InputError(
+            what="An encoder that is not trained must begin as something.",
+            where="train_encoder=False",
+            fix="--student-init teacher, or --student-init FILE",
+        )
     caches = request.caches or tuple(store_path(entry["path"]) for entry in (saved or {}).get("caches", ()))
     if not caches:
         raise InputError(what="Which cache?", where="--cache", fix="--cache CACHE, or several: --cache A,B")
