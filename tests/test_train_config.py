@@ -70,3 +70,6 @@ def test_differences_name_what_decides_a_run_and_nothing_else() -> None:
     asked = TrainConfig(stage="stage1", lr=0.1, workers=7, log="none", keep=9, checkpoint_every=1).to_json()
     assert differences(saved, asked) == ["lr: run None, asked 0.1"]
     assert set(UPKEEP) <= set(saved)
+    before = {name: value for name, value in saved.items() if name != "train_encoder"}  # from before there was one
+    assert not differences(before, saved)
+    assert differences(before, {**saved, "train_encoder": False}) == ["train_encoder: run True, asked False"]
