@@ -202,8 +202,8 @@ def _wrong(name: str, value: object, wanted: str, where: str) -> InputError:
 
 
 def differences(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Where two settings differ in what decides a run: ``name: saved, asked``. A run from before a setting was there was
-    trained with what is its default now."""
+    """Where two settings differ in what decides a run: ``name: saved, asked``. A run from before a setting was there
+    was trained with what is its default now."""
     decisive = {field.name: field.default for field in fields(TrainConfig) if field.name not in UPKEEP}
     pairs = {name: (saved.get(name, default), asked[name]) for name, default in decisive.items() if name in asked}
     return [f"{name}: run {old!r}, asked {new!r}" for name, (old, new) in pairs.items() if old != new]
