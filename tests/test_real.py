@@ -118,6 +118,7 @@ def test_the_text_has_every_number_and_judges_by_the_spread_of_the_seeds() -> No
         ((-0.02, -0.03), 0.05, "not shown: worse with every seed"),
         ((-0.02, -0.03), 0.01, "**the reverse is shown**"),
         ((0.5, -0.01), 0.01, "not shown: the seeds disagree"),
+        ((0.5, 0.5), 0.0, "no verdict"),
     ],
 )
 def test_only_what_every_seed_says_and_exceeds_their_spread_is_shown(

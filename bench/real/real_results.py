@@ -31,7 +31,7 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """``changes`` seed by seed, and the ``spread`` (largest less smallest) of what they are changes from."""
+    """``changes`` seed by seed, and the ``spread`` (largest less smallest) of the seeds, the larger one of both sides."""
 
     title: str
     changes: tuple[float, ...]
@@ -45,6 +45,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """Shown is only what every seed says and what is larger than the seeds differ among themselves."""
+        if not self.spread:
+            return "no verdict: with every seed the same two encoders"
         if min(self.changes) > 0 and self.mean > self.spread:
             return "**shown**: better with every seed, by more than the spread"
         if max(self.changes) < 0 and -self.mean > self.spread:
@@ -110,7 +112,9 @@ def compared(found: Found, size: Size) -> list[Comparison]:
         title = {"scratch": "from scratch", "init": "begun as the teacher"}[begin]
         pairs = tuple(two - one for one, two in zip(ones, twos, strict=True))
         comparisons += [
-            Comparison(title=f"{title}: stage 2 above stage 1", changes=pairs, spread=_spread(ones)),
+            Comparison(
+                title=f"{title}: stage 2 above stage 1", changes=pairs, spread=max(_spread(ones), _spread(twos))
+            ),
             Comparison(title=f"{title}: stage 1 above the teacher", changes=_less(ones, teacher), spread=_spread(ones)),
             Comparison(title=f"{title}: stage 2 above the teacher", changes=_less(twos, teacher), spread=_spread(twos)),
         ]
