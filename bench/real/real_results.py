@@ -31,7 +31,7 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """``changes`` seed by seed, and the ``spread`` (largest less smallest) of the seeds, the larger one of both sides."""
+    """``changes`` seed by seed; the ``spread`` of the seeds (largest less smallest) is the larger one of both sides."""
 
     title: str
     changes: tuple[float, ...]
@@ -111,6 +111,7 @@ def compared(found: Found, size: Size) -> list[Comparison]:
         ones, twos = (_seeds(found, size, begin, stage) for stage in ("stage1", "stage2"))
         title = {"scratch": "from scratch", "init": "begun as the teacher"}[begin]
         pairs = tuple(two - one for one, two in zip(ones, twos, strict=True))
+        both = max(_spread(ones), _spread(twos))
         comparisons += [
             Comparison(
                 title=f"{title}: stage 2 above stage 1", changes=pairs, spread=max(_spread(ones), _spread(twos))
