@@ -113,9 +113,7 @@ def compared(found: Found, size: Size) -> list[Comparison]:
         pairs = tuple(two - one for one, two in zip(ones, twos, strict=True))
         both = max(_spread(ones), _spread(twos))
         comparisons += [
-            Comparison(
-                title=f"{title}: stage 2 above stage 1", changes=pairs, spread=max(_spread(ones), _spread(twos))
-            ),
+            Comparison(title=f"{title}: stage 2 above stage 1", changes=pairs, spread=both),
             Comparison(title=f"{title}: stage 1 above the teacher", changes=_less(ones, teacher), spread=_spread(ones)),
             Comparison(title=f"{title}: stage 2 above the teacher", changes=_less(twos, teacher), spread=_spread(twos)),
         ]
@@ -231,7 +229,7 @@ def _published(found: Found) -> str:
         rows.append([row["model"], row["task"], scores, row["protocol"]])
     text = (
         "Trained on 80,000 videos at 400 pixels, for days, on 8 to 16 A100; whole data sets. Not to be ranked with the "
-        "figures above, which are of a few sequences and a teacher that never saw DINO's training."
+        "figures above: those are of a few sequences, and of a teacher that is not DINO."
     )
     return f"{text}\n\n{table(['model', 'task', 'scores', 'what is known of the protocol'], rows)}"
 
