@@ -14,7 +14,6 @@ from typing import Any
 
 from frame.manifests.progress import Progress
 from frame.pipeline.interrupts import remembered_interrupts
-from frame.pipeline.local import add_timings
 from frame.pipeline.options import RunOptions, share_of
 from frame.pipeline.prepare import Prepared
 from frame.pipeline.ray_pipeline import Pools, unit_reports
@@ -22,6 +21,7 @@ from frame.pipeline.ray_session import ray_session
 from frame.pipeline.store import Cache, CacheError, open_cache
 from frame.pipeline.store.files import writer_folder
 from frame.pipeline.store.finish import finish
+from frame.pipeline.store.local import add_timings
 from frame.pipeline.store.verify import Problem, check_units
 
 

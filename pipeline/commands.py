@@ -12,10 +12,10 @@ from typing import Any, Literal, cast
 
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
-from frame.pipeline.local import timings_path
 from frame.pipeline.options import BuildOptions, RunOptions
 from frame.pipeline.store import open_cache, reopen
 from frame.pipeline.store.layout import META
+from frame.pipeline.store.local import timings_path
 from frame.pipeline.store.objects import StorePath
 
 

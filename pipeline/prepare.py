@@ -17,7 +17,6 @@ from frame.manifests.progress import Progress
 from frame.pipeline.decode import DecodeCage
 from frame.pipeline.encoding_option import parse_encoding
 from frame.pipeline.encodings import Trial, settle
-from frame.pipeline.local import LocalFacts, read_facts, write_facts
 from frame.pipeline.options import BuildOptions, options_of, require_same
 from frame.pipeline.plan import Plan, frames_column, make_plan, probe_clips
 from frame.pipeline.repair import repair_metadata
@@ -27,6 +26,7 @@ from frame.pipeline.store import Cache, open_cache, reopen
 from frame.pipeline.store.columns import FRAMES, Column
 from frame.pipeline.store.files import exclusive, make_root, writer_folder
 from frame.pipeline.store.layout import INDEX, META, META_COPY, CacheMeta
+from frame.pipeline.store.local import LocalFacts, read_facts, write_facts
 from frame.pipeline.store.object_writer import claim_place
 from frame.pipeline.store.objects import ObjectPath, StorePath
 from frame.pipeline.store.writer import with_metadata, write_metadata

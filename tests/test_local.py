@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from frame.pipeline.local import LocalFacts, add_timings, facts_path, read_facts, timings_path, write_facts
 from frame.pipeline.store import CacheError
+from frame.pipeline.store.local import LocalFacts, add_timings, facts_path, read_facts, timings_path, write_facts
 
 
 def test_facts_lie_beside_the_cache_and_come_back(tmp_path: Path) -> None:

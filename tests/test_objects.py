@@ -19,13 +19,13 @@ from store_caches import LATER, add_column, make_cache, tree
 from frame.manifests.errors import InputError
 from frame.pipeline.decode.process import COMMAND, Child
 from frame.pipeline.estimate import _existing, _measure_disk
-from frame.pipeline.local import LocalFacts, add_timings, facts_path, read_facts, timings_path, write_facts
 from frame.pipeline.store import CacheError, open_cache, reopen
 from frame.pipeline.store import bucket as requests
 from frame.pipeline.store.bucket import StoreError
 from frame.pipeline.store.claims import claim, require_conditions, update
 from frame.pipeline.store.export import export
 from frame.pipeline.store.files import sha256_bytes, sha256_file
+from frame.pipeline.store.local import LocalFacts, add_timings, facts_path, read_facts, timings_path, write_facts
 from frame.pipeline.store.merge import plan_merge
 from frame.pipeline.store.objects import ObjectPath, names_below, store_path
 from frame.pipeline.store.repack import plan_repack, repack

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from test_stages import QUIET, make, run, tree
 
 from frame.manifests.errors import InputError
-from frame.pipeline.local import facts_path, read_facts
 from frame.pipeline.options import RunOptions
 from frame.pipeline.prepare import resume
 from frame.pipeline.repair import repair_metadata
@@ -19,6 +18,7 @@ from frame.pipeline.store import CacheError, open_cache, reopen
 from frame.pipeline.store.columns import FRAMES
 from frame.pipeline.store.export import export
 from frame.pipeline.store.layout import INDEX, META, META_COPY
+from frame.pipeline.store.local import facts_path, read_facts
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ from test_stages import QUIET, make, tree
 from frame.pipeline import build as build_module
 from frame.pipeline.build import Summary, build
 from frame.pipeline.decode_stage import DecodeStage
-from frame.pipeline.local import facts_path
 from frame.pipeline.options import RunOptions, parse_share
 from frame.pipeline.prepare import Prepared, resume
 from frame.pipeline.store import open_cache
+from frame.pipeline.store.local import facts_path
 from frame.pipeline.store.verify import verify
 from frame.pipeline.teach_stage import TeachStage
 from frame.pipeline.write_stage import WriteStage
@@ -76,9 +76,9 @@ def test_a_finished_cache_needs_nothing(cache: Path) -> None:
 
 def test_leftovers_go_and_what_a_person_put_there_stays(calm: Path, cache: Path) -> None:
     (cache / "receipts" / "999999.json").write_bytes(b"{}")
-    (cache / "README.md").write_text("our notes")
+    (cache / "NOTES.md").write_text("our notes")
     complete(resume(cache, progress=QUIET))
-    assert differences(calm, cache) == ["README.md"]
+    assert differences(calm, cache) == ["NOTES.md"]
 
 
 def test_shares_without_a_cluster_make_the_whole(clips: Path, calm: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from store_caches import CLS, LATER, PATCH, Made, add_column, commit, make_cache, make_table
 
 from frame.pipeline.sampling import choose_frames
-from frame.pipeline.store import CacheError
+from frame.pipeline.store import CacheError, open_cache
 from frame.pipeline.store.export import export
 from frame.train.spans import Span, SpanTable, cuts_between, find_spans
 
@@ -236,9 +236,10 @@ def test_an_unknown_column_is_an_error_and_an_unknown_split_is_empty(many: Made)
 
 
 def test_an_index_without_a_timestamp_for_every_row_is_refused(tmp_path: Path) -> None:
-    made = make_timed(tmp_path, [3, 2], [[0.0, 1.0, 2.0], [0.0]])
     with pytest.raises(CacheError, match=r"index.parquet(.|\n)*not where they can be"):
-        find_spans(made.open(), 0, [PATCH], splits_wanted="train", seed=0)
+        make_timed(tmp_path, [3, 2], [[0.0, 1.0, 2.0], [0.0]])
+    with pytest.raises(CacheError, match=r"index.parquet(.|\n)*not where they can be"):
+        find_spans(open_cache(tmp_path), 0, [PATCH], splits_wanted="train", seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from small_runs import SMALL
 from frame.manifests.errors import InputError
 from frame.manifests.progress import Progress
 from frame.model import FrameEncoder, ModelConfig
-from frame.pipeline.local import LocalFacts, facts_path, read_facts, write_facts
+from frame.pipeline.store.local import LocalFacts, facts_path, read_facts, write_facts
 from frame.train.prepare import Request, prepare
 from frame.train.run import train
 from frame.train.student_init import begin_as_teacher

@@ -22,10 +22,10 @@ from frame.model import FrameEncoder
 from frame.model.config import MemoryConfig, ModelConfig
 from frame.model.weights import weights_digest
 from frame.pipeline.check_teacher import check_rows
-from frame.pipeline.local import facts_path
 from frame.pipeline.options import BuildOptions
 from frame.pipeline.prepare import Prepared, create, resume
 from frame.pipeline.store import Cache, open_cache
+from frame.pipeline.store.local import facts_path
 from frame.pipeline.teachers import WeightSource, fit_clips, load_teacher, resolve
 from frame.pipeline.teachers.frame_vit import student_name
 from frame.pipeline.teachers.student import expand_students

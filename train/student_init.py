@@ -11,7 +11,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 
 from frame.manifests.errors import InputError
 from frame.model import FrameEncoder
-from frame.pipeline.local import read_facts
+from frame.pipeline.store.local import read_facts
 from frame.train.sources import Sources
 
 TEACHER = "teacher"  # as student_init: the spatial teacher's own weights

@@ -74,7 +74,7 @@ def _run(step: Step, out: Path, jobs: int) -> None:
         ending = f"ended with {code}. The end of {log}:"
         raise StepError(f"{' '.join(step.words)}\n{ending}\n\n{tail}\n\nThe same `make real` goes on.")
     _stamp(step, out).write_text(
-        json.dumps({"words": step.words, "seconds": round(time.monotonic() - began, 1), "code": _digest(step)})
+        json.dumps({"words": step.words, "seconds": round(time.monotonic() - began, 3), "code": _digest(step)})
     )
 
 
