@@ -109,15 +109,19 @@ def test_any_one_request_of_a_build_may_break_in_any_way(
     way.begin(calm)
     build(replace(made, path=place(request, "count")))
     cases = [(turn, kind) for turn in range(way.turns) for kind in KINDS]
+    struck = 0
     for number in np.random.default_rng(0).permutation(len(cases))[: fault.count(24, most=len(cases))]:
         turn, kind = cases[number]
         with fault.trial(int(number)) as trial:
             there = place(request, number)
             way.begin(only(turn, kind))
             build(replace(made, path=there))
-            assert way.broken == 1
+            # What is read side by side takes a request more or less from build to build: the last may not come.
+            assert way.broken == (turn < way.turns)
+            struck += way.broken
             way.begin(calm)
             trial.undetected += content(there) != expected
+    assert struck >= 20
 
 
 class Killed(BaseException):
