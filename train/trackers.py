@@ -25,7 +25,7 @@ def make_accelerator(config: TrainConfig, run: Path) -> Accelerator:
             fix="pip install 'frame-encoder[wandb]'; or --log tensorboard",
         )
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             mixed_precision=config.precision,
             # The loop divides a batch itself; an environment variable of the launcher must not divide it again.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
@@ -36,6 +36,13 @@ def make_accelerator(config: TrainConfig, run: Path) -> Accelerator:
         raise InputError(
             what=f"This device cannot train with --precision {config.precision}.", why=str(error), fix="--precision no"
         ) from error
+    if config.precision == "fp16" and accelerator.device.type == "cpu":
+        raise InputError(
+            what="This device cannot train with --precision fp16.",
+            why="float16 wants a GPU: a processor has neither the speed nor the scaling of gradients",
+            fix="--precision no, or bf16",
+        )
+    return accelerator
 
 
 def start_tracker(
