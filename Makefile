@@ -101,7 +101,8 @@ demo: env
 
 # The whole way on real videos and real weights, and RESULTS.md of it: plan, build, verify, both stages from scratch and
 # from the teacher with three seeds each, every evaluation. DATA holds them (see bench/real/__main__.py); SIZE=gpu is for
-# a GPU. An hour on two cores; stopped, it goes on. MORE=--ablations trains stage 2 in other ways, too.
+# a GPU. About an hour on two cores; stopped, it goes on. What has ended well is not run again, whatever the code is by
+# then: after a change remove $(REAL). MORE=--ablations trains stage 2 in other ways, too.
 DATA :=
 SIZE := cpu
 REAL := real
