@@ -8,7 +8,6 @@ of its own to move a file. (``memory://`` has none, and shows a file while it is
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from frame.pipeline.share.remote import BLOCK, Arrived, Held, Outgoing, RemoteError, changed, save
+from frame.pipeline.share.remote import BLOCK, Arrived, Held, Outgoing, RemoteError, changed, same_bytes, save
 from frame.pipeline.share.retry import is_final, patiently, unreachable
 
 if TYPE_CHECKING:
@@ -112,16 +111,10 @@ class FsspecRemote:
     def _same(self, path: str, file: Outgoing) -> bool:
         self._fs.invalidate_cache()
         try:
-            if self._fs.info(path)["size"] != file.size:
-                return False
-            if file.data is None and not self._read_back:
-                return True
-            digest = hashlib.sha256()
-            for block in self._blocks(path):
-                digest.update(block)
+            size = self._fs.info(path)["size"]
+            return same_bytes(file, size, self._blocks(path), read_back=self._read_back)
         except FileNotFoundError:
             return False
-        return digest.hexdigest() == file.sha256
 
     def _blocks(self, path: str) -> Iterator[bytes]:
         with self._fs.open(path, "rb") as file:

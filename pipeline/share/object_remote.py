@@ -6,11 +6,10 @@ same retries and the same messages, and no second client has to be installed. An
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from frame.pipeline.share.remote import BLOCK, Arrived, Held, Outgoing, RemoteError, changed, save
+from frame.pipeline.share.remote import BLOCK, Arrived, Held, Outgoing, RemoteError, changed, same_bytes, save
 from frame.pipeline.store import bucket as requests
 from frame.pipeline.store.objects import ObjectPath
 
@@ -77,16 +76,9 @@ class ObjectRemote:
     def _same(self, file: Outgoing) -> bool:
         path = self._root / file.name
         try:
-            if path.stat().st_size != file.size:
-                return False
-            if file.data is None and not self._read_back:
-                return True
-            digest = hashlib.sha256()
-            for block in self._blocks(path):
-                digest.update(block)
+            return same_bytes(file, path.stat().st_size, self._blocks(path), read_back=self._read_back)
         except FileNotFoundError:
             return False
-        return digest.hexdigest() == file.sha256
 
     @staticmethod
     def _blocks(path: ObjectPath) -> Iterator[bytes]:

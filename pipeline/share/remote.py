@@ -174,6 +174,18 @@ def _refusals(path: Path) -> Iterator[None]:
         raise disk_error(error, path) from error
 
 
+def same_bytes(file: Outgoing, size: int, blocks: Iterable[bytes], *, read_back: bool) -> bool:
+    """Is what lies there, ``size`` bytes in ``blocks``, the file? Large ones by size alone without ``read_back``."""
+    if size != file.size:
+        return False
+    if file.data is None and not read_back:
+        return True
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest() == file.sha256
+
+
 def units_in(names: Iterable[str]) -> set[int]:
     """Units that have a receipt among the files ``names``."""
     return {int(match[1]) for name in names if (match := _RECEIPT.fullmatch(name))}
